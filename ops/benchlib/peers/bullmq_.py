@@ -1,0 +1,1 @@
+"""BullMQ: its tasks and its producer are node programs in `bull/`."""

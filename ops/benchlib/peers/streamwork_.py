@@ -1,0 +1,82 @@
+"""streamwork itself; BENCH_API=async makes the producer use the async twins."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from benchlib.recorder import STARTED, URL, record
+from benchlib.recorder import burn as use_processor
+from streamwork import Streamwork
+
+# `enqueue_many` takes any iterable and cuts it itself; a user would hand over the whole of it.
+BULK_CHUNK = 100_000
+
+app = Streamwork("bench", url=URL)
+
+
+@app.task
+async def noop(i: int) -> int:
+    record(i)
+    return i
+
+
+@app.task
+def noop_sync(i: int) -> int:
+    record(i)
+    return i
+
+
+@app.task
+async def sleep(i: int, seconds: float) -> int:
+    record(i, STARTED)
+    await asyncio.sleep(seconds)
+    record(i)
+    return i
+
+
+@app.task
+async def burn(i: int) -> int:
+    record(i, STARTED)
+    use_processor()
+    record(i)
+    return i
+
+
+_TASKS: dict[str, Any] = {"noop": noop, "noop_sync": noop_sync, "sleep": sleep, "burn": burn}
+
+
+def _arguments(task_id: int, seconds: float | None) -> tuple[float, ...]:
+    return (task_id,) if seconds is None else (task_id, seconds)
+
+
+def _send(task: str, task_id: int, seconds: float | None = None) -> Any:
+    return _TASKS[task].enqueue(*_arguments(task_id, seconds))
+
+
+def _send_bulk(task: str, ids: Sequence[int], seconds: float | None = None) -> None:
+    app.enqueue_many(_TASKS[task].call(*_arguments(task_id, seconds)) for task_id in ids)
+
+
+def _result(handle: Any, timeout: float) -> Any:
+    return handle.result(timeout=timeout)
+
+
+async def _asend(task: str, task_id: int, seconds: float | None = None) -> Any:
+    return await _TASKS[task].aenqueue(*_arguments(task_id, seconds))
+
+
+async def _asend_bulk(task: str, ids: Sequence[int], seconds: float | None = None) -> None:
+    await app.aenqueue_many(_TASKS[task].call(*_arguments(task_id, seconds)) for task_id in ids)
+
+
+async def _aresult(handle: Any, timeout: float) -> Any:
+    return await handle.aresult(timeout=timeout)
+
+
+if os.environ.get("BENCH_API") == "async":
+    send, send_bulk, result = _asend, _asend_bulk, _aresult
+else:
+    send, send_bulk, result = _send, _send_bulk, _result  # type: ignore[assignment]

@@ -1,0 +1,1 @@
+"""The queues: sending, waiting for results, looking at what is there. Speaks to Redis through store/ only."""

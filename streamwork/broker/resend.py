@@ -1,0 +1,61 @@
+"""When a send is tried again, and for how long; the same rules for threads and loops."""
+
+from __future__ import annotations
+
+import tenacity
+
+from streamwork.config import ClientConfig
+from streamwork.errors import EnqueueUnknown, StoreError, StoreRejected, StoreUnavailable, TooManyLanes
+
+# Full jitter from 50 ms to 2 s: the first retry is below what a user notices, the last keeps 200 clients apart.
+BACKOFF = tenacity.wait_random_exponential(multiplier=0.05, max=2.0)
+
+
+def backoff_s(failures: int) -> float:
+    """Return how long to wait after the n-th failure in a row (1 = first), drawn at random from [0, min(2, 0.05 × 2ⁿ)]."""
+    state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
+    state.attempt_number = failures
+    return float(BACKOFF(state))
+
+
+class Patience:
+    """How long one chunk is tried: `send_timeout_s` while it surely had no effect, `resend_s` once it may have had.
+
+    Args:
+        config: The client's settings.
+        now_s: Steady seconds at the first try.
+    """
+
+    def __init__(self, config: ClientConfig, now_s: float) -> None:
+        self._give_up_s = now_s + config.send_timeout_s
+        self._unknown_s = now_s + max(config.resend_s, config.send_timeout_s)
+        self.in_doubt = False
+        self._attempt = 0
+
+    def pause_s(self, error: StoreUnavailable, now_s: float, task_ids: list[str]) -> float:
+        """Return how long to wait before the next try.
+
+        Raises:
+            StoreUnavailable: The time is up and nothing was sent.
+            EnqueueUnknown: The time is up and it may have arrived.
+        """
+        self.in_doubt = self.in_doubt or getattr(error, "maybe_executed", True)
+        if self.in_doubt and now_s >= self._unknown_s:
+            raise EnqueueUnknown(f"{error}: {len(task_ids)} task message(s) may have arrived, or may still arrive", task_ids) from error
+        if not self.in_doubt and now_s >= self._give_up_s:
+            raise error
+        self._attempt += 1
+        return backoff_s(self._attempt)
+
+
+def refused(error: StoreError) -> StoreError | TooManyLanes:
+    """Return the typed error for what the enqueue script refuses."""
+    text = str(error)
+    if isinstance(error, StoreRejected) and "ENQUEUE-LANES" in text:
+        return TooManyLanes("this queue has reached its bound of distinct priorities and tag sets (client.max_lanes): use fewer tag sets")
+    return error
+
+
+def is_gap(error: StoreError) -> bool:
+    """Whether the server forgot this sender's last chunks (a lossy failover): nothing was written, start a new mark."""
+    return "ENQUEUE-GAP" in str(error)

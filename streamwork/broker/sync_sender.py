@@ -1,0 +1,159 @@
+"""Send task messages from threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from streamwork.broker.outgoing import Outgoing, Sender
+from streamwork.broker.resend import Patience, is_gap, refused
+from streamwork.clock import SYSTEM_CLOCK
+from streamwork.config import ClientConfig
+from streamwork.errors import StoreError, StoreUnavailable
+from streamwork.store.commands import Command
+from streamwork.store.keys import QueueKeys
+from streamwork.store.sync_driver import SyncDriver
+
+
+T = TypeVar("T")
+
+
+class Line:
+    """One connection with one sender mark: used by one thread at a time, one chunk in flight (rule 1)."""
+
+    def __init__(self, driver: SyncDriver, config: ClientConfig) -> None:
+        self._driver = driver
+        self._config = config
+        self._sender = Sender(config.max_lanes)
+        self._begun: Command[list[str]] | None = None
+        self._failed: StoreUnavailable | None = None
+
+    def send(self, keys: QueueKeys, chunk: Sequence[Outgoing]) -> list[str]:
+        """Send one chunk and return its entry ids, trying again while Redis is away.
+
+        Raises:
+            StoreUnavailable: Nothing was sent.
+            EnqueueUnknown: It may have arrived.
+            StoreFull, TooManyLanes, StoreRejected: Refused whole.
+        """
+        try:
+            entries = self._driver.run(self._sender.command(keys, chunk, SYSTEM_CLOCK.now_ms()))
+        except StoreUnavailable as error:
+            return self._persist(keys, chunk, error)
+        except StoreError as error:
+            return self._refused(keys, chunk, error)
+        self._sender.sent(keys)
+        return entries
+
+    def begin(self, keys: QueueKeys, chunk: Sequence[Outgoing]) -> None:
+        """Send a chunk without waiting; `finish` reads its answer."""
+        self._begun = self._sender.command(keys, chunk, SYSTEM_CLOCK.now_ms())
+        self._failed = None
+        try:
+            self._driver.begin(self._begun)
+        except StoreUnavailable as error:
+            self._failed = error
+
+    def finish(self, keys: QueueKeys, chunk: Sequence[Outgoing]) -> list[str]:
+        """Return the entry ids of the chunk begun last; raises what `send` raises."""
+        try:
+            if self._failed is not None or self._begun is None:
+                raise self._failed or StoreUnavailable("nothing was begun")
+            entries = self._driver.finish(self._begun)
+        except StoreUnavailable as error:
+            return self._persist(keys, chunk, error)
+        except StoreError as error:
+            return self._refused(keys, chunk, error)
+        self._sender.sent(keys)
+        return entries
+
+    def _persist(self, keys: QueueKeys, chunk: Sequence[Outgoing], error: StoreUnavailable) -> list[str]:
+        patience = Patience(self._config, time.monotonic())
+        task_ids = [message.task_id for message in chunk]
+        try:
+            while True:
+                time.sleep(patience.pause_s(error, time.monotonic(), task_ids))
+                try:
+                    entries = self._driver.run(self._sender.command(keys, chunk, SYSTEM_CLOCK.now_ms()))
+                except StoreUnavailable as again:
+                    error = again
+                else:
+                    self._sender.sent(keys)
+                    return entries
+        except StoreUnavailable:
+            raise
+        except StoreError as refusal:
+            return self._refused(keys, chunk, refusal)
+        except BaseException:
+            self._sender = Sender(self._config.max_lanes)  # nobody knows whether its number was used
+            raise
+
+    def _refused(self, keys: QueueKeys, chunk: Sequence[Outgoing], error: StoreError) -> list[str]:
+        if is_gap(error):
+            self._sender = Sender(self._config.max_lanes)
+            return self.send(keys, chunk)
+        raise refused(error) from error
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self._driver.close()
+
+
+class SyncSender:
+    """Send from any thread; each thread has its own line, and so has each bulk in progress.
+
+    Args:
+        driver: For single sends; makes a connection per thread.
+        another_driver: Makes a driver for a bulk, whose connection is busy while the caller's generator runs.
+        config: The client's settings.
+    """
+
+    def __init__(self, driver: SyncDriver, another_driver: Callable[[], SyncDriver], config: ClientConfig) -> None:
+        self._driver = driver
+        self._another_driver = another_driver
+        self._config = config
+        self._local = threading.local()
+        self._spare: list[Line] = []
+        self._pid = os.getpid()
+
+    def line(self) -> Line:
+        """Return this thread's line, fresh after a fork (rule 2)."""
+        local: Any = self._local
+        if getattr(local, "pid", None) != os.getpid():
+            local.line = Line(self._driver, self._config)
+            local.pid = os.getpid()
+        return local.line  # type: ignore[no-any-return]
+
+    def send_chunks(self, chunks: Iterator[tuple[QueueKeys, list[Outgoing], T]]) -> Iterator[tuple[T, list[str]]]:
+        """Send chunks one after another; yields what came with each and its entry ids, as it is answered.
+
+        The next chunk is made while Redis works on the one before, so both sides are busy.
+        """
+        if self._pid != os.getpid():
+            self._spare, self._pid = [], os.getpid()
+        line = self._spare.pop() if self._spare else Line(self._another_driver(), self._config)
+        pending: tuple[QueueKeys, list[Outgoing], T] | None = None
+        try:
+            for chunk in chunks:
+                if pending is not None:
+                    (keys, messages, extra), pending = pending, None
+                    yield extra, line.finish(keys, messages)
+                line.begin(chunk[0], chunk[1])
+                pending = chunk
+            if pending is not None:
+                (keys, messages, extra), pending = pending, None
+                yield extra, line.finish(keys, messages)
+        finally:
+            if pending is not None:
+                # The caller's generator raised with a chunk in flight: wait for its answer, so that what was sent is
+                # known to be sent and does not meet the next chunk.
+                line.finish(pending[0], pending[1])
+            self._spare.append(line)
+
+    def close(self) -> None:
+        """Drop the connections of bulks."""
+        while self._spare:
+            self._spare.pop().close()

@@ -1,0 +1,80 @@
+"""What a running task may ask about its own delivery, and how result() knows that it is inside one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+R = TypeVar("R")
+
+_by_thread = threading.local()
+_by_task: dict[asyncio.Task[Any], Context[Any]] = {}
+
+
+class Context(Generic[R]):
+    """The delivery a task runs for; injected where a parameter is annotated with `Context`.
+
+    Attributes:
+        task_id: Id of the task message; empty in a direct call.
+        task_name: The task.
+        queue: Where it came from.
+        attempt: 1 for the first run; crashes are not counted.
+        crashes: Processes that died while running it.
+        lane: Lane name.
+        fence: Text that is unique to this delivery and changes with every other one: compare it in the store that the
+            task writes to, and a zombie cannot overwrite.
+        resources: What the app's lifespan yielded, or None.
+        lease_lost: Becomes True when another consumer was given this delivery: stop, nothing will be committed.
+    """
+
+    __slots__ = ("attempt", "crashes", "fence", "free_slots", "lane", "lease_lost", "queue", "resources", "task_id", "task_name")
+
+    def __init__(self, task_name: str = "", resources: R | None = None) -> None:
+        self.task_id = ""
+        self.task_name = task_name
+        self.queue = ""
+        self.lane = ""
+        self.attempt = 1
+        self.crashes = 0
+        self.fence = ""
+        self.resources = resources
+        self.lease_lost = False
+        self.free_slots: Callable[[], int] | None = None
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger whose lines carry the task's id, name and attempt."""
+        facts = {"task_id": self.task_id, "task": self.task_name, "attempt": self.attempt}
+        return logging.LoggerAdapter(logging.getLogger(f"streamwork.task.{self.task_name}"), facts)
+
+
+def enter_thread(context: Context[Any]) -> None:
+    """Note that this thread runs a delivery."""
+    _by_thread.context = context
+
+
+def leave_thread() -> None:
+    """Note that this thread runs none."""
+    _by_thread.context = None
+
+
+def enter_task(task: asyncio.Task[Any], context: Context[Any]) -> None:
+    """Note that this asyncio task runs a delivery."""
+    _by_task[task] = context
+
+
+def leave_task(task: asyncio.Task[Any]) -> None:
+    """Note that this asyncio task runs none."""
+    _by_task.pop(task, None)
+
+
+def current() -> Context[Any] | None:
+    """Return the context of the delivery that the caller runs for, or None outside of tasks."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return getattr(_by_thread, "context", None)
+    return None if task is None else _by_task.get(task)

@@ -1,0 +1,253 @@
+"""Every error that streamwork raises on purpose, drawn as one tree.
+
+::
+
+    StreamworkError
+    ├── ConfigError             config            a setting or the app itself is wrong
+    │   ├── AppNotFound         app_not_found     no app where one was looked for
+    │   └── UseAsync            use_async         a blocking call on an event loop's thread
+    ├── TaskError
+    │   ├── TaskNotFound        task_not_found    no task of that name
+    │   └── DuplicateTaskName   duplicate_task    two functions under one name
+    ├── WireError               wire              a value that cannot be stored or read back
+    │   ├── ArgumentError       bad_arguments     arguments do not fit the task's signature
+    │   ├── BodyTooLarge        body_too_large    over the size limit
+    │   └── DecodeError         undecodable       bytes that are not ours
+    ├── StoreError              store             Redis refused or broke a rule
+    │   ├── StoreUnavailable    redis_unavailable not reached, loading, busy or read-only
+    │   ├── StoreRejected       redis_rejected    wrong password, no permission, wrong type
+    │   ├── StoreFull           redis_full        maxmemory reached or disk full
+    │   └── EmbeddedError       embedded_redis    the private server cannot be used
+    ├── BrokerError             broker
+    │   ├── EnqueueUnknown      enqueue_unknown   sent, but nobody knows whether it arrived
+    │   ├── TooManyLanes        too_many_lanes    more tag sets than a queue may have
+    │   └── LeaseLost           lease_lost        another consumer holds the delivery
+    └── ResultError             result
+        ├── ResultTimeout       result_timeout    not finished in the time given
+        ├── ResultGone          result_gone       finished, but its result is no longer kept
+        └── TaskFailed          task_failed       the task raised; type, message, traceback text
+
+`TaskSignal` stands apart: what a task may raise to steer its own delivery. It is never logged as a fault.
+The faces map `code` to exit statuses; errors of the redis package appear only as `__cause__`.
+"""
+
+from __future__ import annotations
+
+
+class StreamworkError(Exception):
+    """Base of everything that streamwork raises on purpose."""
+
+    code = "error"
+
+
+class ConfigError(StreamworkError):
+    """A setting, or the app itself, is wrong; nothing was started."""
+
+    code = "config"
+
+
+class AppNotFound(ConfigError):
+    """No app was found where one was looked for."""
+
+    code = "app_not_found"
+
+
+class UseAsync(ConfigError):
+    """A blocking method was called on the thread of a running event loop."""
+
+    code = "use_async"
+
+
+class TaskError(StreamworkError):
+    """Something is wrong with a task's declaration or name."""
+
+    code = "task"
+
+
+class TaskNotFound(TaskError):
+    """No task of that name is declared here."""
+
+    code = "task_not_found"
+
+
+class DuplicateTaskName(TaskError):
+    """Two functions were declared under one task name."""
+
+    code = "duplicate_task"
+
+
+class WireError(StreamworkError):
+    """A value cannot be stored, or stored bytes cannot be read back."""
+
+    code = "wire"
+
+
+class ArgumentError(WireError):
+    """Arguments do not fit the task's signature; nothing was enqueued."""
+
+    code = "bad_arguments"
+
+
+class BodyTooLarge(WireError):
+    """The encoded task message is over the size limit; nothing was enqueued.
+
+    Attributes:
+        size: Bytes that the message would take.
+        limit: Bytes that are allowed.
+    """
+
+    code = "body_too_large"
+
+    def __init__(self, task: str, size: int, limit: int) -> None:
+        super().__init__(
+            f"the message for {task} takes {size:,} bytes and the limit is {limit:,}: "
+            "pass a reference to the data, or raise max_body_bytes"
+        )
+        self.size = size
+        self.limit = limit
+
+
+class DecodeError(WireError):
+    """Bytes that are not a task message, or not of a version known here."""
+
+    code = "undecodable"
+
+
+class StoreError(StreamworkError):
+    """Redis refused a command or broke an expectation."""
+
+    code = "store"
+
+
+class StoreUnavailable(StoreError):
+    """Redis was not reached, or said that it cannot serve now; the command was not executed unless said otherwise."""
+
+    code = "redis_unavailable"
+
+
+class StoreRejected(StoreError):
+    """Redis answered and refuses for good: wrong password, missing permission, a key of the wrong type."""
+
+    code = "redis_rejected"
+
+
+class StoreFull(StoreError):
+    """Redis is at maxmemory or its disk is full; the write was refused whole."""
+
+    code = "redis_full"
+
+
+class EmbeddedError(StoreError):
+    """The private redis-server of this project cannot be started or joined."""
+
+    code = "embedded_redis"
+
+
+class BrokerError(StreamworkError):
+    """A rule of the queues was broken."""
+
+    code = "broker"
+
+
+class EnqueueUnknown(BrokerError):
+    """Sent, and no answer came within the resend time: it may have arrived, or may still arrive.
+
+    Attributes:
+        task_ids: Ids of the task messages in doubt; look them up before sending anew.
+    """
+
+    code = "enqueue_unknown"
+
+    def __init__(self, message: str, task_ids: list[str]) -> None:
+        super().__init__(message)
+        self.task_ids = task_ids
+
+
+class TooManyLanes(BrokerError):
+    """A queue has reached its bound of distinct (priority, tag set) pairs; nothing was enqueued."""
+
+    code = "too_many_lanes"
+
+
+class LeaseLost(BrokerError):
+    """Another consumer holds this delivery now; nothing was written."""
+
+    code = "lease_lost"
+
+
+class ResultError(StreamworkError):
+    """A result is not to be had."""
+
+    code = "result"
+
+
+class ResultTimeout(ResultError):
+    """The task message did not end in the time given; it goes on."""
+
+    code = "result_timeout"
+
+
+class ResultGone(ResultError):
+    """The task message ended, but its result was not kept or is past its retention."""
+
+    code = "result_gone"
+
+
+class TaskFailed(ResultError):
+    """The task ended without success, as told by the worker that ran it.
+
+    The original class is never imported: what is known of it is text.
+
+    Attributes:
+        task_id: Id of the task message.
+        state: `failed`, `dead`, `cancelled`, ….
+        type_name: Qualified name of the exception's class, or the reason's name.
+        message: Its text.
+        traceback: The worker's traceback as text, empty where there was none.
+    """
+
+    code = "task_failed"
+
+    def __init__(self, task_id: str, state: str, type_name: str, message: str, traceback: str = "") -> None:
+        super().__init__(f"{type_name}: {message}" if message else type_name)
+        self.task_id = task_id
+        self.state = state
+        self.type_name = type_name
+        self.message = message
+        self.traceback = traceback
+
+
+class TaskSignal(Exception):  # noqa: N818 - a signal, not an error
+    """Base of what a task raises to steer its delivery."""
+
+
+class RetryLater(TaskSignal):
+    """Run this task message again later; counts as an attempt.
+
+    Args:
+        in_s: Seconds from now, ≥ 0; None takes the retry policy's own delay.
+        reason: Kept in the history.
+    """
+
+    def __init__(self, in_s: float | None = None, reason: str = "") -> None:
+        if in_s is not None and in_s < 0:
+            raise ValueError(f"RetryLater(in_s={in_s}): a delay cannot be negative")
+        super().__init__(reason or "retry later")
+        self.in_s = in_s
+        self.reason = reason
+
+
+class Reject(TaskSignal):
+    """Put this task message to the dead letters now, whatever its retry policy says."""
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason or "rejected")
+        self.reason = reason
+
+
+class Skip(TaskSignal):
+    """End this task message without a result and without a fault."""
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason or "skipped")
+        self.reason = reason

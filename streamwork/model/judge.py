@@ -1,0 +1,85 @@
+"""How a delivery ends: a pure decision from what the body did, the policies and the attempt."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from streamwork.errors import Reject, RetryLater, Skip
+from streamwork.model.policy import Retry, policy_for
+
+
+class Again(NamedTuple):
+    """Run again `delay_ms` from now, as the next attempt."""
+
+    delay_ms: int
+    type_name: str
+    message: str
+
+
+class Dead(NamedTuple):
+    """Will not run again by itself; `reason` is one of those of a dead letter."""
+
+    reason: str
+    type_name: str
+    message: str
+    traceback: str
+
+
+class Skipped(NamedTuple):
+    """Ended without a result and without a fault."""
+
+    reason: str
+
+
+Verdict = Again | Dead | Skipped
+
+
+def judge(error: BaseException, attempt: int, policies: Sequence[Retry]) -> Verdict:
+    """Return what becomes of a delivery whose body raised.
+
+    `RetryLater` is bounded by the policy for `Exception` where there is one, since an endless loop that nobody asked
+    for fills a queue; with retries turned off it runs again without bound, since then nothing else asks for it.
+
+    Args:
+        error: What was raised.
+        attempt: Number of the run that raised, 1 = first.
+        policies: The task's retry policies in order; () = never again.
+    """
+    if isinstance(error, Skip):
+        return Skipped(error.reason)
+    if isinstance(error, Reject):
+        return Dead("rejected", "Reject", error.reason, "")
+    policy = policy_for(policies, error)
+    if isinstance(error, RetryLater):
+        if policy is not None and attempt >= policy.max_attempts:
+            return Dead("failed", "RetryLater", error.reason or "retry later", "")
+        if error.in_s is not None:
+            return Again(int(error.in_s * 1000), "RetryLater", error.reason)
+        return Again((policy or Retry()).delay_ms(attempt), "RetryLater", error.reason)
+    if policy is None or attempt >= policy.max_attempts:
+        return Dead("failed", type_name(error), text_of(error), traceback_text(error))
+    return Again(policy.delay_ms(attempt), type_name(error), text_of(error))
+
+
+def type_name(error: BaseException) -> str:
+    """Return the qualified name of an exception's class; without the module for built-in ones."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def text_of(error: BaseException) -> str:
+    """Return an exception's text, even where its __str__ raises; 4,000 characters at most."""
+    try:
+        return str(error)[:4000]
+    except Exception as inner:  # noqa: BLE001 - the user's __str__
+        return f"<its text cannot be had: {type(inner).__name__}>"
+
+
+def traceback_text(error: BaseException) -> str:
+    """Return the traceback as text; the last 8,000 characters, where the raise is."""
+    try:
+        return "".join(traceback.format_exception(error))[-8000:]
+    except Exception:  # noqa: BLE001 - a __repr__ or __str__ in the chain may raise
+        return ""

@@ -1,0 +1,85 @@
+"""What repeats: a named duty with `tick()`, run and stopped in one way everywhere.
+
+Tests call `tick`; only production calls `run`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from abc import ABC, abstractmethod
+
+from streamwork.errors import StoreError
+
+logger = logging.getLogger(__name__)
+
+# A tenth of the interval is enough to keep a fleet that started together from ticking together.
+_JITTER = 0.1
+
+
+class Service(ABC):
+    """One duty that repeats.
+
+    Attributes:
+        name: How logs call it.
+        interval_s: Seconds between the end of one tick and the next; > 0.
+    """
+
+    name: str = "service"
+    interval_s: float = 1.0
+
+    def __init__(self) -> None:
+        self._stopping = asyncio.Event()
+        self._nudge = asyncio.Event()
+        self._failing = False
+
+    @abstractmethod
+    async def tick(self) -> float | None:
+        """Do the duty once.
+
+        Returns:
+            Seconds until the next tick, or None for `interval_s`.
+        """
+
+    def nudge(self) -> None:
+        """Make the next tick happen now."""
+        self._nudge.set()
+
+    def stop(self) -> None:
+        """Let `run` return after the tick in progress."""
+        self._stopping.set()
+        self._nudge.set()
+
+    async def run(self) -> None:
+        """Tick until stopped; an error is logged once per outage and never ends the loop."""
+        while not self._stopping.is_set():
+            self._nudge.clear()
+            pause_s = await self._guarded_tick()
+            if self._stopping.is_set():
+                return
+            try:
+                await asyncio.wait_for(self._nudge.wait(), pause_s)
+            except TimeoutError:
+                pass
+
+    async def _guarded_tick(self) -> float:
+        try:
+            pause_s = await self.tick()
+        except StoreError as error:
+            if not self._failing:
+                logger.warning("service interrupted", extra={"service": self.name, "error": str(error)})
+            self._failing = True
+            return self._jittered(self.interval_s)
+        except Exception:
+            logger.exception("service failed", extra={"service": self.name})
+            self._failing = True
+            return self._jittered(self.interval_s)
+        if self._failing:
+            logger.info("service resumed", extra={"service": self.name})
+            self._failing = False
+        return self._jittered(self.interval_s) if pause_s is None else pause_s
+
+    @staticmethod
+    def _jittered(interval_s: float) -> float:
+        return interval_s * (1 - _JITTER * random.random())  # noqa: S311 - pacing, not secrets

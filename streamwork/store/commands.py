@@ -1,0 +1,75 @@
+"""Operations on Redis as values: what to send and how to read the answer, without any input or output.
+
+One `Command` serves both drivers, so nothing is written twice for sync and async. Every command made in this package
+may be sent again after a lost reply, unless `resend` says otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from importlib import resources
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+Arg = str | bytes | int | float
+
+
+class Script:
+    """One Lua file of this package; its header documents KEYS, ARGV, Returns and why it must be atomic."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @cached_property
+    def source(self) -> bytes:
+        """The file's text, preceded by the blocks it includes (``-- include: name``)."""
+        text = (resources.files(__package__) / "lua" / f"{self.name}.lua").read_text()
+        included = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("-- include:")]
+        blocks = [(resources.files(__package__) / "lua" / f"{block}.lua").read_text() for block in included]
+        return "\n".join([*blocks, text]).encode()
+
+    @cached_property
+    def sha(self) -> str:
+        """What EVALSHA calls it."""
+        return hashlib.sha1(self.source).hexdigest()  # noqa: S324 - Redis names scripts so
+
+    def __repr__(self) -> str:
+        return f"Script({self.name})"
+
+
+class Command(Generic[T]):
+    """One request to Redis.
+
+    Attributes:
+        args: The whole request as Redis gets it.
+        read: Turns the raw reply (bytes, ints, lists) into the answer.
+        script: Set when the request is an EVALSHA, so that a driver can load it after NOSCRIPT.
+    """
+
+    __slots__ = ("args", "read", "script")
+
+    def __init__(self, args: Sequence[Arg], read: Callable[[Any], T], script: Script | None = None) -> None:
+        self.args = args
+        self.read = read
+        self.script = script
+
+    def __repr__(self) -> str:
+        name = self.script.name if self.script else str(self.args[0])
+        return f"Command({name}, {len(self.args)} args)"
+
+
+def raw(reply: Any) -> Any:
+    """Read a reply as it is."""
+    return reply
+
+
+def plain(*args: Arg, read: Callable[[Any], Any] = raw) -> Command[Any]:
+    """Return a command that is not a script."""
+    return Command(args, read)
+
+
+def call_script(script: Script, keys: Sequence[str], args: Sequence[Arg], read: Callable[[Any], T]) -> Command[T]:
+    """Return an EVALSHA of a script with its declared keys."""
+    return Command(("EVALSHA", script.sha, len(keys), *keys, *args), read, script)

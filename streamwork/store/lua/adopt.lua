@@ -1,0 +1,30 @@
+-- Take over marked entries of one lane (rule 16).
+-- KEYS  1 lane · 2 returned · 3 suspects · 4 moved · 5 cancelled
+-- ARGV  1 consumer · 2 lane name · 3 most entries (free slots) · 4 from: "returned", or the consumer itself for its audit
+--       (rule 18) with the entries in question behind
+-- Returns  list of {entry, fields or nil where the entry is gone from the stream, delivery count, suspicion or nil}
+-- Atomic because  the owner check and the claim must be one, or two consumers adopt one entry.
+-- Entries marked `returned` are listed by owner, so a live owner's are never looked at, however long they run.
+local call = redis.call
+local me, lane, from = ARGV[1], ARGV[2], ARGV[4]
+local found = {}
+if from == 'returned' then
+  found = redis.pcall('XPENDING', KEYS[1], 'workers', '-', '+', ARGV[3], from)
+  if found.err then found = {} end
+else
+  for i = 5, #ARGV do
+    local p = call('XPENDING', KEYS[1], 'workers', ARGV[i], ARGV[i], 1, from)
+    if #p == 1 then found[#found + 1] = p[1] end
+  end
+end
+local out = {}
+for i = 1, #found do
+  local entry = found[i][1]
+  local claimed = call('XCLAIM', KEYS[1], 'workers', me, 0, entry)
+  -- 6.2 answers a trimmed entry with null and keeps it pending; 7.0 drops it from the list: acknowledge it for both.
+  local fields = claimed[1] and claimed[1][2]
+  if not fields then call('XACK', KEYS[1], 'workers', entry) end
+  out[#out + 1] = {entry, fields or false, found[i][4] + 1, call('HGET', KEYS[3], lane .. '/' .. entry)}
+end
+if from == 'returned' and #found < tonumber(ARGV[3]) then call('SREM', KEYS[2], lane) end
+return out

@@ -1,0 +1,44 @@
+-- Move due task messages to their lanes (rule 26).
+-- KEYS  1 due · 2 due:body · 3 lanes · 4 added · 5 moved · then per lane: stream, bell
+-- ARGV  1 most messages · 2 number of lanes · lane names
+-- Returns  {moved, next run-at ms or -1, 1 if a lane was not among the declared ones}
+-- Atomic because  a message is either due or on its lane (I1); ZREM answering 1 is the right to add it.
+-- Cost  O(log due) per message. First write ZREM, so it works at maxmemory (rule 3). Time is the server's: never early.
+local call = redis.call
+local t = call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local position, lanes = {}, tonumber(ARGV[2])
+for i = 1, lanes do position[ARGV[2 + i]] = i end
+local ids = call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
+local moved, unknown, added = 0, 0, {}
+for n = 1, #ids do
+  local id = ids[n]
+  local body = call('HGET', KEYS[2], id)
+  if not body then
+    call('ZREM', KEYS[1], id)
+  else
+    local first = string.find(body, '\n', 1, true)
+    local second = string.find(body, '\n', first + 1, true)
+    local lane = string.sub(body, 1, first - 1)
+    local i = position[lane]
+    if not i then
+      unknown = 1
+    elseif call('ZREM', KEYS[1], id) == 1 then
+      if call('HEXISTS', KEYS[3], lane) == 0 then
+        redis.pcall('XGROUP', 'CREATE', KEYS[4 + 2 * i], 'workers', '0', 'MKSTREAM')
+        call('HSET', KEYS[3], lane, now)
+      end
+      local entry = call('XADD', KEYS[4 + 2 * i], '*', 'a', string.sub(body, first + 1, second - 1), 'd', string.sub(body, second + 1))
+      call('HDEL', KEYS[2], id)
+      call('HSET', KEYS[5], id, lane .. '\n' .. entry)
+      added[i] = (added[i] or 0) + 1
+      moved = moved + 1
+    end
+  end
+end
+for i, n in pairs(added) do
+  call('HINCRBY', KEYS[4], ARGV[2 + i], n)
+  if call('LLEN', KEYS[5 + 2 * i]) == 0 then call('RPUSH', KEYS[5 + 2 * i], '1') end
+end
+local head = call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+return {moved, head[2] or '-1', unknown}

@@ -1,0 +1,21 @@
+-- Give deliveries back in place, without counting an attempt (rule 15, P8).
+-- KEYS  1 lane · 2 returned · 3 control · 4 bell
+-- ARGV  1 consumer · 2 lane name · then per delivery: entry, delivery count
+-- Returns  how many were given back; the others are not this consumer's any more
+-- Atomic because  the owner check and the move must be one, or a zombie gives back what another one runs.
+-- First write XCLAIM, so it works at maxmemory (rule 3).
+local call = redis.call
+local back = 0
+for i = 3, #ARGV, 2 do
+  local p = call('XPENDING', KEYS[1], 'workers', ARGV[i], ARGV[i], 1, ARGV[1])
+  if #p == 1 and p[1][4] == tonumber(ARGV[i + 1]) then
+    call('XCLAIM', KEYS[1], 'workers', 'returned', 0, ARGV[i], 'TIME', 1, 'JUSTID')
+    back = back + 1
+  end
+end
+if back > 0 then
+  call('SADD', KEYS[2], ARGV[2])
+  call('XADD', KEYS[3], 'MAXLEN', '~', 1000, '*', 'e', 'returned', 'v', ARGV[2])
+  if call('LLEN', KEYS[4]) == 0 then call('RPUSH', KEYS[4], '1') end
+end
+return back

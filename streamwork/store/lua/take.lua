@@ -1,0 +1,36 @@
+-- Mark a dead consumer's entries of one lane for adoption, in place (rules 15, 17).
+-- KEYS  1 lane · 2 returned · 3 control · 4 bell · 5 grace · 6 alive · 7 consumers · 8 suspects
+-- ARGV  1 consumer · 2 lane name · 3 most entries · 4 mode: reap (checked here), dead (its own supervisor says so) or
+--       leave (it stopped in order) · 5 evidence · then the entries it had started, for mode dead
+-- Returns  entries marked (call again while it answers the most), -1 in grace, -2 it is alive
+-- Atomic because  the owner check and the move must be one, or a live owner loses an entry.
+-- Cost  O(entries). First write HDEL, so it works at maxmemory (rule 3).
+local call = redis.call
+local consumer, lane, mode = ARGV[1], ARGV[2], ARGV[4]
+if mode == 'reap' then
+  if call('EXISTS', KEYS[5]) == 1 then return -1 end
+  if call('EXISTS', KEYS[6]) == 1 then return -2 end
+end
+call('HDEL', KEYS[7], consumer)
+call('DEL', KEYS[6])
+local started = {}
+for i = 6, #ARGV do started[ARGV[i]] = true end
+local found = redis.pcall('XPENDING', KEYS[1], 'workers', '-', '+', ARGV[3], consumer)
+if found.err then return 0 end
+for i = 1, #found do
+  local entry = found[i][1]
+  local blamed = mode == 'dead' and started[entry]
+  if blamed or mode == 'reap' then
+    local place = lane .. '/' .. entry
+    local crashes, lost = string.match(call('HGET', KEYS[8], place) or '0,0,', '^(%d+),(%d+),')
+    if blamed then crashes = crashes + 1 else lost = lost + 1 end
+    call('HSET', KEYS[8], place, string.format('%d,%d,%s', crashes, lost, ARGV[5]))
+  end
+  call('XCLAIM', KEYS[1], 'workers', 'returned', 0, entry, 'TIME', 1, 'JUSTID')
+end
+if #found > 0 then
+  call('SADD', KEYS[2], lane)
+  call('XADD', KEYS[3], 'MAXLEN', '~', 1000, '*', 'e', 'returned', 'v', lane)
+  if call('LLEN', KEYS[4]) == 0 then call('RPUSH', KEYS[4], '1') end
+end
+return #found

@@ -1,0 +1,244 @@
+"""One typed function per script, and the few plain commands that need key names; each returns a `Command`.
+
+The files are in ``lua/``; argument order here is the order in their headers (a test compares the key counts).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from streamwork.store.commands import Arg, Command, Script, call_script, plain
+from streamwork.store.keys import GROUP, QueueKeys
+
+ENQUEUE = Script("enqueue")
+SETTLE = Script("settle")
+PROMOTE = Script("promote")
+REGISTER = Script("register")
+REVIVE = Script("revive")
+PULSE = Script("pulse")
+TAKE = Script("take")
+RELEASE = Script("release")
+ADOPT = Script("adopt")
+HEAL = Script("heal")
+DROP_CONSUMER = Script("drop_consumer")
+MAINTAIN = Script("maintain")
+CANCEL = Script("cancel")
+
+ALL_SCRIPTS = (
+    ENQUEUE, SETTLE, PROMOTE, REGISTER, REVIVE, PULSE, TAKE, RELEASE, ADOPT, HEAL, DROP_CONSUMER, MAINTAIN, CANCEL,
+)  # fmt: skip
+
+# A sender that is silent for longer starts a new mark; resends stop after 60 s, so ten times that is safe (rule 1).
+SENDER_LIFE_MS = 600_000
+
+
+def _texts(reply: bytes) -> list[str]:
+    return reply.decode().split(",") if reply else []
+
+
+def enqueue(
+    keys: QueueKeys, sender: str, number: int, lanes: Sequence[str], items: Sequence[Arg], now_ms: int, most_lanes: int
+) -> Command[list[str]]:
+    """Put one chunk on its lanes; answers the entry ids in order.
+
+    Args:
+        keys: The queue.
+        sender: Id of the sender, 96 random bits.
+        number: The chunk's number, one more than the sender's last on this queue.
+        lanes: Lane names used by the chunk.
+        items: Alternating position in `lanes` (from 1) and body.
+        now_ms: Kept as a new lane's creation time.
+        most_lanes: Bound of lanes per queue.
+    """
+    script_keys = [keys.sender(sender), keys.lanes, keys.added, keys.control]
+    for lane in lanes:
+        script_keys += (keys.lane(lane), keys.bell(lane))
+    return Command(
+        ("EVALSHA", ENQUEUE.sha, len(script_keys), *script_keys,
+         number, SENDER_LIFE_MS, most_lanes, now_ms, len(lanes), *lanes, *items),
+        _texts, ENQUEUE,
+    )  # fmt: skip
+
+
+class SettleItem(NamedTuple):
+    """One delivery's end, ready for the settle script.
+
+    Attributes:
+        op: Operation letter and flags, as in settle.lua.
+        lane: Lane name.
+        entry: Entry id.
+        count: Delivery count, for the owner check.
+        journal: Journal record.
+        rest: What follows by operation; for S K C D the reply's position comes third and is filled in here.
+        result_key: Where the result goes; ends in the task id.
+        reply_key: Reply stream or None.
+        size: Bytes this item adds to the request, roughly.
+    """
+
+    op: str
+    lane: str
+    entry: bytes
+    count: int
+    journal: bytes
+    rest: tuple[Arg, ...]
+    result_key: str
+    reply_key: str | None
+    size: int
+
+
+def settle(keys: QueueKeys, consumer: str, items: Sequence[SettleItem]) -> Command[list[int]]:
+    """Settle a chunk; answers the positions (from 0) that another owner holds."""
+    lanes: dict[str, int] = {}
+    replies: dict[str, int] = {}
+    argv: list[Arg] = []
+    results: list[str] = []
+    for op, lane, entry, count, journal, rest, result_key, reply_key, _ in items:
+        position = lanes.get(lane) or lanes.setdefault(lane, len(lanes) + 1)
+        results.append(result_key)
+        if op[0] == "R":
+            argv += (op, position, entry, count, journal, *rest)
+        else:
+            reply = 0 if reply_key is None else replies.get(reply_key) or replies.setdefault(reply_key, len(replies) + 1)
+            argv += (op, position, entry, count, journal, rest[0], rest[1], reply, *rest[2:])
+    script_keys = [
+        keys.settled, keys.counts, keys.journal, keys.due, keys.due_body, keys.dead, keys.dead_body, keys.moved,
+        keys.suspects, keys.cancelled, keys.control, *map(keys.lane, lanes), *replies, *results,
+    ]  # fmt: skip
+    head = (consumer, len(lanes), len(replies), len(keys.result_prefix), *lanes)
+    return Command(("EVALSHA", SETTLE.sha, len(script_keys), *script_keys, *head, *argv), _lost_positions, SETTLE)
+
+
+def _lost_positions(reply: bytes) -> list[int]:
+    return [int(part.partition(":")[0]) - 1 for part in _texts(reply)]
+
+
+class Promoted(NamedTuple):
+    """What one promotion did: messages moved, when the next is due (ms or None), and whether the lane list is old."""
+
+    moved: int
+    next_at_ms: int | None
+    unknown_lane: bool
+
+
+def promote(keys: QueueKeys, lanes: Sequence[str], most: int) -> Command[Promoted]:
+    """Move at most `most` due task messages to their lanes."""
+    script_keys = [keys.due, keys.due_body, keys.lanes, keys.added, keys.moved]
+    for lane in lanes:
+        script_keys += (keys.lane(lane), keys.bell(lane))
+
+    def read(reply: list[Any]) -> Promoted:
+        next_at_ms = int(float(reply[1]))
+        return Promoted(reply[0], None if next_at_ms < 0 else next_at_ms, bool(reply[2]))
+
+    return call_script(PROMOTE, script_keys, (most, len(lanes), *lanes), read)
+
+
+def register(keys: QueueKeys, consumer: str, registration: bytes, ttl_ms: int) -> Command[int]:
+    """Register a consumer and start its liveness."""
+    return call_script(REGISTER, (keys.consumers, keys.alive(consumer)), (consumer, registration, ttl_ms), int)
+
+
+def beat(keys: QueueKeys, consumer: str, ttl_ms: int) -> Command[bool]:
+    """Renew a consumer's liveness; False when the key had lapsed (ask `revive` then)."""
+    return plain("PEXPIRE", keys.alive(consumer), ttl_ms, read=bool)
+
+
+def revive(keys: QueueKeys, consumer: str, ttl_ms: int) -> Command[str]:
+    """Answer a lapsed beat: ``ok``, ``revived`` or ``fenced``."""
+    return call_script(REVIVE, (keys.alive(consumer), keys.consumers), (consumer, ttl_ms), bytes.decode)
+
+
+class Pulse(NamedTuple):
+    """Whether this reaper is on duty, whether the pulse had lapsed, and how long it still lives, ms."""
+
+    on_duty: bool
+    lapsed: bool
+    left_ms: int
+
+
+def pulse(keys: QueueKeys, reaper: str, life_ms: int, grace_ms: int, near_ms: int) -> Command[Pulse]:
+    """Renew, take over or watch the reaper's pulse."""
+    return call_script(
+        PULSE, (keys.pulse, keys.grace), (reaper, life_ms, grace_ms, near_ms), lambda r: Pulse(bool(r[0]), bool(r[1]), r[2])
+    )
+
+
+def take(  # noqa: PLR0913 - the script's own arguments
+    keys: QueueKeys, lane: str, consumer: str, *, mode: str, most: int = 100, evidence: str = "", started: Sequence[Arg] = ()
+) -> Command[int]:
+    """Mark a consumer's entries of a lane for adoption; see take.lua for the modes and answers."""
+    return call_script(
+        TAKE,
+        (keys.lane(lane), keys.returned, keys.control, keys.bell(lane), keys.grace, keys.alive(consumer), keys.consumers, keys.suspects),
+        (consumer, lane, most, mode, evidence, *started),
+        int,
+    )
+
+
+def release(keys: QueueKeys, lane: str, consumer: str, entries: Sequence[tuple[bytes, int]]) -> Command[int]:
+    """Give entries (with their delivery counts) back in place; answers how many were still this consumer's."""
+    return call_script(
+        RELEASE,
+        (keys.lane(lane), keys.returned, keys.control, keys.bell(lane)),
+        (consumer, lane, *(part for entry in entries for part in entry)),
+        int,
+    )
+
+
+class Adopted(NamedTuple):
+    """One adopted entry; `fields` is None where it is gone from the stream, `suspicion` as in q:suspects."""
+
+    entry: bytes
+    fields: list[bytes] | None
+    count: int
+    suspicion: bytes | None
+
+
+def adopt(keys: QueueKeys, lane: str, consumer: str, most: int, own: Sequence[bytes] = ()) -> Command[list[Adopted]]:
+    """Take over marked entries of a lane, or (with `own`) entries of its own that the consumer lost track of."""
+    return call_script(
+        ADOPT,
+        (keys.lane(lane), keys.returned, keys.suspects, keys.moved, keys.cancelled),
+        (consumer, lane, most, consumer if own else "returned", *own),
+        lambda reply: [Adopted(entry, fields or None, count, suspicion) for entry, fields, count, suspicion in reply],
+    )
+
+
+def heal(keys: QueueKeys, lane: str, now_ms: int) -> Command[str]:
+    """Recreate a lane's group at its low mark; answers that mark, or ``there``."""
+    return call_script(HEAL, (keys.lane(lane), keys.lanes, keys.low), (lane, now_ms), bytes.decode)
+
+
+def drop_consumer(keys: QueueKeys, lane: str, consumer: str) -> Command[bool]:
+    """Remove an empty consumer from a lane's group."""
+    return call_script(DROP_CONSUMER, (keys.lane(lane),), (consumer,), bool)
+
+
+def maintain(keys: QueueKeys, lane: str, oldest_kept: str, most: int) -> Command[list[Any]]:
+    """Keep a lane's low mark, counters and history; answers [trimmed, low mark]."""
+    return call_script(MAINTAIN, (keys.lane(lane), keys.low, keys.added, keys.settled), (lane, oldest_kept, most), list)
+
+
+def cancel(keys: QueueKeys, task_id: str, by: str, record: bytes, keep_ms: int, client: str) -> Command[str]:
+    """Cancel or mark a task message; answers ``cancelled``, ``requested`` or ``ended``."""
+    return call_script(
+        CANCEL,
+        (keys.due, keys.due_body, keys.cancelled, keys.control, keys.result(task_id), keys.counts, keys.reply(client)),
+        (task_id, by, record, keep_ms),
+        bytes.decode,
+    )
+
+
+def read_new(lanes: Sequence[tuple[str, str]], consumer: str, count: int, block_ms: int | None) -> Command[Any]:
+    """Read undelivered entries of ``(queue tag key, …)`` streams: `lanes` holds (stream key, …) first members.
+
+    Args:
+        lanes: Tuples whose first member is the stream's key, highest priority first.
+        consumer: Who reads.
+        count: Most entries per stream, ≥ 1.
+        block_ms: Wait this long where there is nothing; None = do not wait.
+    """
+    blocking: tuple[Arg, ...] = () if block_ms is None else ("BLOCK", block_ms)
+    streams = [lane[0] for lane in lanes]
+    return plain("XREADGROUP", "GROUP", GROUP, consumer, "COUNT", count, *blocking, "STREAMS", *streams, *([">"] * len(streams)))

@@ -1,0 +1,150 @@
+"""Run commands from ordinary threads: one connection per thread, forgotten in a forked child."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import redis
+
+from streamwork.errors import StoreError, StoreRejected
+from streamwork.store.commands import Command, Script, plain
+from streamwork.store.endpoint import Endpoint, Greeting, greeting_commands
+from streamwork.store.failures import NoScript, Unavailable, translated
+
+T = TypeVar("T")
+
+
+class SyncLink:
+    """One blocking connection that has greeted its server."""
+
+    def __init__(self, endpoint: Endpoint, scripts: tuple[Script, ...]) -> None:
+        self.endpoint = endpoint
+        self.connection = endpoint.sync_connection()
+        try:
+            self.connection.connect()
+            info, client_id, role, known = self._ask(greeting_commands(scripts))
+            self.greeting = Greeting(endpoint.where, info, client_id, role)
+            missing = [script for script, there in zip(scripts, known, strict=True) if not there]
+            self._ask([plain("SCRIPT", "LOAD", script.source) for script in missing])
+        except (redis.RedisError, OSError) as error:
+            self.close()
+            raise translated(error, endpoint.where) from error
+        except StoreError:
+            self.close()
+            raise
+
+    def _ask(self, commands: Sequence[Command[Any]]) -> list[Any]:
+        self.send(commands)
+        return [self.receive(5.0) for _ in commands]
+
+    def send(self, commands: Sequence[Command[Any]]) -> None:
+        """Write requests without waiting for the answers."""
+        pack = self.connection.pack_command
+        packed = [chunk for command in commands for chunk in pack(*command.args)]
+        self.connection.send_packed_command(packed, check_health=False)
+
+    def receive(self, timeout_s: float) -> Any:
+        """Read the next raw answer; a reply that is an error is raised."""
+        return self.connection.read_response(disable_decoding=True, timeout=timeout_s)
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self.connection.disconnect()
+
+
+class SyncDriver:
+    """Run commands one at a time from any thread.
+
+    Args:
+        endpoint: Which server.
+        scripts: Loaded on each new connection.
+        deadline_s: Seconds to wait for one answer before the connection is given up.
+    """
+
+    def __init__(self, endpoint: Endpoint, scripts: tuple[Script, ...], deadline_s: float = 10.0) -> None:
+        self.endpoint = endpoint
+        self._scripts = scripts
+        self._deadline_s = deadline_s
+        self._local = threading.local()
+        self._pid = os.getpid()
+
+    def link(self) -> SyncLink:
+        """Return this thread's connection, made at first use and again after a fork (rule 2)."""
+        pid = os.getpid()
+        link: SyncLink | None = getattr(self._local, "link", None)
+        if link is None or self._local.pid != pid:
+            link = self._local.link = SyncLink(self.endpoint, self._scripts)
+            self._local.pid = pid
+        return link
+
+    def run(self, command: Command[T], timeout_s: float | None = None) -> T:
+        """Send one command and return its answer.
+
+        Raises:
+            StoreUnavailable: Not reached, or no answer in time; `maybe_executed` tells whether it may have had effect.
+            StoreError: Redis refused; nothing was written unless the script says otherwise.
+        """
+        self.begin(command)
+        return self.finish(command, timeout_s)
+
+    def begin(self, command: Command[Any]) -> None:
+        """Send a command; `finish` on the same thread reads its answer, so work can be done in between."""
+        link = self.link()
+        try:
+            link.send((command,))
+        except (redis.RedisError, OSError) as error:
+            self.drop()
+            raise Unavailable(f"lost Redis at {self.endpoint.where} while sending ({error})", maybe_executed=True) from error
+
+    def finish(self, command: Command[T], timeout_s: float | None = None) -> T:
+        """Read the answer of the command begun last on this thread."""
+        link: SyncLink = self._local.link
+        try:
+            reply = link.receive(timeout_s or self._deadline_s)
+        except redis.ResponseError as error:
+            return self._after_refusal(command, translated(error, self.endpoint.where))
+        except (redis.RedisError, OSError) as error:
+            self.drop()
+            failure = translated(error, self.endpoint.where)
+            if isinstance(error, redis.exceptions.BusyLoadingError):
+                raise failure from error
+            raise Unavailable(f"lost Redis at {self.endpoint.where} ({error})", maybe_executed=True) from error
+        except BaseException:
+            self.drop()
+            raise
+        return command.read(reply)
+
+    def _after_refusal(self, command: Command[T], failure: StoreError) -> T:
+        if isinstance(failure, NoScript) and command.script is not None:
+            loaded = self.run(plain("SCRIPT", "LOAD", command.script.source))
+            if loaded.decode() != command.script.sha:
+                raise StoreRejected(f"Redis loaded {command.script} under another name")
+            return self.run(command)
+        if isinstance(failure, Unavailable):
+            self.drop()
+        raise failure
+
+    def run_all(self, commands: Sequence[Command[Any]]) -> list[Any]:
+        """Send commands in one round trip and return their answers in order; the first refusal is raised at the end."""
+        return [self.run(command) for command in commands]
+
+    def server_ms(self) -> int:
+        """Return the server's clock, milliseconds."""
+        seconds, micros = self.run(plain("TIME"))
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def drop(self) -> None:
+        """Give this thread's connection up; the next command makes a new one."""
+        link: SyncLink | None = getattr(self._local, "link", None)
+        self._local.link = None
+        if link is not None and self._local.pid == os.getpid():
+            link.close()
+
+    def close(self) -> None:
+        """Close this thread's connection; other threads' close with their threads."""
+        self.drop()
+
+

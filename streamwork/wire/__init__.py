@@ -1,0 +1,1 @@
+"""How arguments, results and task messages become bytes, and come back typed."""

@@ -1,0 +1,1 @@
+"""The daemon: a supervisor that keeps liveness, and processes that read, run and settle."""

@@ -1,0 +1,61 @@
+"""Messages between a supervisor and its processes: one msgpack array per message, over a socket pair.
+
+From the child: hello (queues), ready, stats (taken, ended, in hand), idle, failed (text), bye (spooled).
+To the child: go (consumer name), lanes (queue, lanes, fleet), returned (queue, lane), cancel (queue, ids), rename (name),
+fenced, drain, stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import Any
+
+import msgspec
+
+_LENGTH = struct.Struct("<I")
+
+
+class Channel:
+    """One end of the pair, on a running loop; end of file means that the other side is gone.
+
+    Args:
+        end: This side's socket.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def open(self) -> None:
+        """Attach to the running loop."""
+        self._reader, self._writer = await asyncio.open_connection(sock=self._end)
+
+    def send(self, kind: str, *values: Any) -> None:
+        """Send one message; silently nothing when the other side is gone, which its reader notices."""
+        if self._writer is None or self._writer.is_closing():
+            return
+        body = msgspec.msgpack.encode((kind, *values))
+        self._writer.write(_LENGTH.pack(len(body)) + body)
+
+    async def receive(self) -> list[Any] | None:
+        """Return the next message, or None at the end."""
+        assert self._reader is not None  # noqa: S101 - open() went first
+        try:
+            (length,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
+            message: list[Any] = msgspec.msgpack.decode(await self._reader.readexactly(length))
+        except (asyncio.IncompleteReadError, OSError):
+            return None
+        return message
+
+    async def close(self) -> None:
+        """Flush and close this end."""
+        if self._writer is not None:
+            try:
+                await self._writer.drain()
+                self._writer.close()
+                await self._writer.wait_closed()
+            except OSError:
+                pass  # the other side was faster

@@ -1,0 +1,157 @@
+"""The process that runs tasks: forked by the supervisor, it finds the app, says hello, and works until told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from streamwork.app import Streamwork
+from streamwork.config import Config
+from streamwork.errors import StoreUnavailable, StreamworkError
+from streamwork.worker.channel import Channel
+from streamwork.worker.slot_table import SlotTable
+from streamwork.worker.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+# Exit statuses that the supervisor understands: ended in order / outcomes were spooled / the app could not be used.
+EXIT_OK, EXIT_SPOOLED, EXIT_APP = 0, 3, 4
+
+FindApp = Callable[[], Streamwork]
+
+
+def run_child(find_app: FindApp, config: Config, end: socket.socket, table: SlotTable, parent: int) -> int:
+    """Be a worker process; returns its exit status.
+
+    Args:
+        find_app: Imports the app; here, so that each process has its own and a reload sees new code.
+        config: Settings.
+        end: This side of the channel.
+        table: Shared with the supervisor.
+        parent: The supervisor's pid.
+    """
+    _die_with(parent)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the supervisor decides, and says so over the channel
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        import uvloop  # noqa: PLC0415 - not on Windows
+    except ImportError:
+        return asyncio.run(_main(find_app, config, end, table))
+    return uvloop.run(_main(find_app, config, end, table))
+
+
+def _die_with(parent: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # it died before the call above
+
+
+async def _main(find_app: FindApp, config: Config, end: socket.socket, table: SlotTable) -> int:
+    channel = Channel(end)
+    await channel.open()
+    try:
+        app = find_app()
+    except StreamworkError as error:
+        channel.send("failed", str(error))
+        await channel.close()
+        return EXIT_APP
+    except BaseException as error:  # noqa: BLE001 - the user's module raises what it likes
+        logger.exception("the app cannot be imported")
+        channel.send("failed", f"the app cannot be imported: {type(error).__name__}: {error}")
+        await channel.close()
+        return EXIT_APP
+    # What is imported now lives as long as the process: keep the collector from walking it.
+    gc.collect()
+    gc.freeze()
+    return await _Child(app, config, channel, table).run()
+
+
+class _Child:
+    def __init__(self, app: Streamwork, config: Config, channel: Channel, table: SlotTable) -> None:
+        self._channel = channel
+        self._worker = Worker(app, config, "", table)
+        self._config = config
+        self._started = False
+
+    async def run(self) -> int:
+        worker, channel = self._worker, self._channel
+        channel.send("hello", worker.app.name, worker.queues)
+        while (message := await channel.receive()) is not None and message[0] not in ("go", "stop", "drain"):
+            pass  # what comes before "go" is told again after it
+        if message is None or message[0] != "go":
+            return EXIT_OK
+        worker.rename_first(message[1])
+        try:
+            await self._start_patiently()
+        except StreamworkError as error:
+            channel.send("failed", str(error))
+            await channel.close()
+            return EXIT_APP
+        loops = [asyncio.create_task(self._listen()), asyncio.create_task(self._report())]
+        channel.send("ready", message[1])
+        await worker.run()
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        channel.send("bye", worker.spooled is not None)
+        await channel.close()
+        return EXIT_SPOOLED if worker.spooled is not None else EXIT_OK
+
+    async def _start_patiently(self) -> None:
+        while True:
+            try:
+                await self._worker.start()
+            except StoreUnavailable:
+                await asyncio.sleep(0.5)
+            else:
+                return
+
+    async def _listen(self) -> None:
+        while True:
+            message = await self._channel.receive()
+            if message is None:
+                logger.error("the supervisor is gone, draining")
+                self._worker.drain()
+                return
+            self._hear(*message)
+
+    def _hear(self, kind: str, *values: Any) -> None:
+        worker = self._worker
+        if kind == "lanes":
+            worker.lanes_changed(*values)
+        elif kind == "returned":
+            worker.lane_returned(*values)
+        elif kind == "cancel":
+            worker.cancel_asked(*values)
+        elif kind == "fenced":
+            worker.fenced()
+        elif kind == "rename":
+            worker.rename(*values)
+        elif kind == "drain":
+            worker.drain()
+        elif kind == "stop":
+            worker.cancel_now()
+
+    async def _report(self) -> None:
+        worker, limit = self._worker, self._config.worker.max_tasks
+        last: tuple[Any, ...] = ()
+        while True:
+            now = (worker.taken, worker.ended, worker.in_hand, worker.is_idle)
+            if now != last:
+                self._channel.send("stats", *now)
+                last = now
+            if limit and worker.taken >= limit:
+                logger.info("max_tasks reached, this process is replaced", extra={"taken": worker.taken})
+                worker.drain()
+                return
+            await asyncio.sleep(0.1)

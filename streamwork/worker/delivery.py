@@ -1,0 +1,105 @@
+"""One delivery in a worker process, from the read to its settled end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from streamwork.context import Context
+from streamwork.store.keys import QueueKeys
+from streamwork.task import Task
+from streamwork.wire.message import FIRST_ATTEMPT, Attempt, TaskMessage
+
+
+class QueueSide:
+    """A queue as one process sees it.
+
+    Attributes:
+        keys: Its keys.
+        number: Its place in the worker's list, for the slot table.
+        lanes: The lanes this worker reads, highest first.
+        returned: Lanes that may hold entries to adopt.
+        cancelled: Ids marked as cancelled.
+    """
+
+    __slots__ = ("cancelled", "keys", "lanes", "name", "number", "returned", "streams")
+
+    def __init__(self, keys: QueueKeys, number: int) -> None:
+        self.keys = keys
+        self.name = keys.queue
+        self.number = number
+        self.lanes: list[LaneSide] = []
+        self.streams: dict[bytes, LaneSide] = {}
+        self.returned: set[str] = set()
+        self.cancelled: set[str] = set()
+
+    def set_lanes(self, lanes: list[str]) -> None:
+        """Take over a new list of lanes, highest first; facts of known ones are kept."""
+        known = {lane.name: lane for lane in self.lanes}
+        self.lanes = [known.get(name) or LaneSide(self, name) for name in lanes]
+        self.streams = {lane.stream.encode(): lane for lane in self.lanes}
+
+
+class LaneSide:
+    """A lane as one process sees it; `looked_at_ms` is when it was last read, for the starvation bound."""
+
+    __slots__ = ("level", "looked_at_ms", "name", "name_bytes", "queue", "stream")
+
+    def __init__(self, queue: QueueSide, name: str) -> None:
+        self.queue = queue
+        self.name = name
+        self.name_bytes = name.encode()
+        self.level = int(name.partition(":")[0])
+        self.stream = queue.keys.lane(name)
+        self.looked_at_ms = 0
+
+
+class Run:
+    """One delivery and what became of it so far.
+
+    Attributes:
+        lane: Where it was read.
+        entry: Entry id.
+        count: Delivery count, for fencing.
+        consumer: Who it was delivered to.
+        server: Run id of the server that delivered it.
+        fields: The entry's fields.
+        attempt: Its past.
+        is_suspect: A process died or vanished while it ran: it runs alone.
+        message, task, context: Set while it is decoded, admitted and started.
+        slot: Its slot, -1 before the start.
+        started_at_ms: When the body began; 0 = not yet.
+        is_over: The body's end was taken, or given up: whatever comes later is ignored.
+    """
+
+    __slots__ = (
+        "asyncio_task", "attempt", "consumer", "context", "count", "entry", "fields", "is_over", "is_suspect", "lane",
+        "message", "server", "slot", "started_at_ms", "stop_reason", "task", "timer",
+    )  # fmt: skip
+
+    def __init__(self, lane: LaneSide, entry: bytes, fields: list[bytes], consumer: str, server: str) -> None:
+        self.lane = lane
+        self.entry = entry
+        self.fields = fields
+        self.consumer = consumer
+        self.server = server
+        self.count = 1
+        self.attempt: Attempt = FIRST_ATTEMPT
+        self.is_suspect = False
+        self.message: TaskMessage | None = None
+        self.task: Task[..., Any] | None = None
+        self.context: Context[Any] | None = None
+        self.slot = -1
+        self.started_at_ms = 0
+        self.is_over = False
+        self.stop_reason = ""
+        self.asyncio_task: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+    @property
+    def token(self) -> str:
+        """What tells this delivery from every other one (rule 23)."""
+        return f"{self.consumer}/{self.entry.decode()}/{self.count}"
+
+    def __repr__(self) -> str:
+        return f"Run({self.lane.stream} {self.entry.decode()} count={self.count})"

@@ -1,0 +1,76 @@
+"""Where bodies run: async ones in slots on the loop, sync ones in threads or in killable processes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from streamwork.app import Streamwork
+from streamwork.config import WorkerConfig
+from streamwork.worker.delivery import Run
+from streamwork.worker.processes import ProcessExecutor
+from streamwork.worker.runner import Runner
+from streamwork.worker.slots import AsyncSlots
+from streamwork.worker.threads import ThreadExecutor
+
+
+class Executors:
+    """The executors of one process, made when a task first needs them.
+
+    Args:
+        app: For the processes, which import it themselves.
+        worker: Bounds.
+        runner: The steps.
+        freed: Called on the loop when a delivery left its slot.
+    """
+
+    def __init__(self, app: Streamwork, worker: WorkerConfig, runner: Runner, freed: Callable[[Run], None]) -> None:
+        self._app = app
+        self._worker = worker
+        self._runner = runner
+        self._freed = freed
+        # Slot numbers outlive an abandoned thread's delivery, so there are as many as can be in hand.
+        self._numbers = deque(range(worker.slots))
+        self._slots = AsyncSlots(runner, self._numbers, freed)
+        self._threads: ThreadExecutor | None = None
+        self._processes: ProcessExecutor | None = None
+
+    @property
+    def queued(self) -> int:
+        """Deliveries that were read and have not begun."""
+        return self._slots.queued + (self._threads.queued if self._threads is not None else 0)
+
+    @property
+    def cancellable(self) -> bool:
+        """Whether async bodies or processes still run."""
+        return self._slots.running > 0 or (self._processes is not None and self._processes.running > 0)
+
+    def submit(self, run: Run) -> None:
+        """Hand an admitted delivery to where its body runs."""
+        task = run.task
+        assert task is not None  # noqa: S101 - admit went first
+        if task.is_async:
+            self._slots.submit(run)
+        elif task.executor == "thread":
+            if self._threads is None:
+                most = self._worker.threads or self._worker.slots
+                self._threads = ThreadExecutor(self._runner, self._numbers, self._freed, most)
+            self._threads.submit(run)
+        else:
+            if self._processes is None:
+                self._processes = ProcessExecutor(self._app, self._runner, self._numbers, self._freed)
+            self._processes.submit(run)
+
+    def cancel(self) -> None:
+        """Stop what can be stopped; threads cannot."""
+        self._slots.cancel_all()
+        if self._processes is not None:
+            self._processes.cancel_all()
+
+    async def close(self) -> None:
+        """End slots, threads and processes."""
+        await self._slots.close()
+        if self._threads is not None:
+            self._threads.close()
+        if self._processes is not None:
+            self._processes.close()

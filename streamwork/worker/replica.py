@@ -1,0 +1,139 @@
+"""One worker process as its supervisor sees it: pid, channel, shared table, and its name in Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from streamwork.clock import SYSTEM_CLOCK
+from streamwork.config import Config
+from streamwork.ids import random_id
+from streamwork.worker.channel import Channel
+from streamwork.worker.slot_table import SlotTable
+
+
+class Replica:
+    """A forked process; a `Member` of the keeper.
+
+    Args:
+        slots: Size of its table.
+        supervisor: Name of the supervisor.
+        number: Its place among the siblings.
+    """
+
+    def __init__(self, slots: int, supervisor: str, number: int) -> None:
+        self.table = SlotTable(slots)
+        self.supervisor = supervisor
+        self.number = number
+        self.queues: list[str] = []
+        self.pid = 0
+        self.taken = self.ended = self.in_hand = 0
+        self.is_idle = False
+        self.is_dead = False
+        self.evidence = ""
+        self.failure = ""
+        self.on_fenced: Callable[[], None] | None = None
+        self._began_s = time.monotonic()
+        self._mine, self._its = socket.socketpair()
+        self.channel = Channel(self._mine)
+        self.new_name()
+
+    def new_name(self) -> None:
+        """Take a name that was never used: an incarnation (rule 11)."""
+        self.name = f"{self.supervisor}-{self.number}-{random_id(24)}"
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the fork."""
+        return time.monotonic() - self._began_s
+
+    def forked(self, pid: int) -> None:
+        """In the supervisor: note the pid and drop the child's end."""
+        self.pid = pid
+        self._its.close()
+
+    def child_side(self) -> socket.socket:
+        """In the child: drop the supervisor's end and return the own one."""
+        self._mine.close()
+        return self._its
+
+    def forget(self) -> None:
+        """In a later child: drop what belongs to this sibling."""
+        self._mine.close()
+
+    async def wait(self) -> int:
+        """Wait for the process to end; its exit status, or minus the signal that killed it."""
+        try:
+            fd = os.pidfd_open(self.pid)
+        except (AttributeError, OSError):
+            return await self._poll()
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        loop.add_reader(fd, lambda: ended.done() or ended.set_result(None))
+        try:
+            await ended
+        finally:
+            loop.remove_reader(fd)
+            os.close(fd)
+        return self._reap()
+
+    async def _poll(self) -> int:
+        while os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            await asyncio.sleep(0.05)
+        return self._reap()
+
+    def _reap(self) -> int:
+        self.is_dead = True
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def kill(self, signal_number: int, evidence: str) -> None:
+        """Kill the process and say why."""
+        if not self.is_dead:
+            self.evidence = evidence
+            os.kill(self.pid, signal_number)
+
+    def registration(self, config: Config) -> bytes:
+        """Return what Redis is told about this consumer."""
+        return msgspec.json.encode({
+            "worker": self.supervisor, "host": socket.gethostname(), "pid": self.pid, "tags": sorted(config.worker.tags),
+            "slots": config.worker.slots, "queues": self.queues, "started_at_ms": SYSTEM_CLOCK.now_ms(),
+        })  # fmt: skip
+
+    def started_by_queue(self) -> dict[str, list[tuple[str, bytes]]]:
+        """Return what the process had started, as its table still says: (lane, entry) by queue."""
+        found: dict[str, list[tuple[str, bytes]]] = {}
+        for started in self.table.started():
+            found.setdefault(self.queues[started.queue_number], []).append((started.lane, started.entry))
+        return found
+
+    def close(self) -> None:
+        """Free the table."""
+        self._mine.close()
+        self.table.close()
+
+    def beaten(self, at_ms: int) -> None:
+        """Leave the beat where the process sees it."""
+        self.table.beat_at_ms = at_ms
+
+    def fenced(self) -> None:
+        """Hear that the consumer was declared dead."""
+        self.table.beat_at_ms = 0
+        if self.on_fenced is not None:
+            self.on_fenced()
+
+    def lanes_changed(self, queue: str, lanes: list[str], fleet: int) -> None:
+        """Pass on which lanes there are."""
+        self.channel.send("lanes", queue, lanes, fleet)
+
+    def lane_returned(self, queue: str, lane: str) -> None:
+        """Pass on that a lane holds entries to adopt."""
+        self.channel.send("returned", queue, lane)
+
+    def cancel_asked(self, queue: str, task_ids: list[str]) -> None:
+        """Pass on what is not to be started."""
+        self.channel.send("cancel", queue, task_ids)

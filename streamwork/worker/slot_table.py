@@ -1,0 +1,101 @@
+"""Shared memory between a supervisor and one of its processes: stamps, and what each slot has started.
+
+It outlives the process, so after a crash the supervisor still knows what was running (rule 17).
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from typing import NamedTuple
+
+# beat, loop turn and read reply as steady ms; free slots; rss is read from /proc instead.
+_HEADER = struct.Struct("<qqqq")
+# 1 = started, number of the queue, entry id, lane name. 255 bytes hold a lane of twenty long tags.
+_SLOT = struct.Struct("<BB44s255s")
+_BASE = 64
+
+
+class Started(NamedTuple):
+    """One delivery that a process had started."""
+
+    queue_number: int
+    entry: bytes
+    lane: str
+
+
+class SlotTable:
+    """One process's table; made before the fork, so both sides see the same memory.
+
+    Args:
+        slots: How many deliveries may run at once.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self._memory = mmap.mmap(-1, _BASE + slots * _SLOT.size)
+        self._pack = _SLOT.pack_into
+        self._size = _SLOT.size
+
+    def start(self, slot: int, queue_number: int, entry: bytes, lane: bytes) -> None:
+        """Note that a slot runs a delivery; before its body does."""
+        self._pack(self._memory, _BASE + slot * self._size, 1, queue_number, entry, lane)
+
+    def clear(self, slot: int) -> None:
+        """Note that a slot is free."""
+        self._memory[_BASE + slot * self._size] = 0
+
+    def started(self) -> list[Started]:
+        """Return what runs, or ran when the process died."""
+        found: list[Started] = []
+        for slot in range(self.slots):
+            flag, queue_number, entry, lane = _SLOT.unpack_from(self._memory, _BASE + slot * self._size)
+            if flag:
+                found.append(Started(queue_number, entry.rstrip(b"\0"), lane.rstrip(b"\0").decode()))
+        return found
+
+    def _stamp(self, place: int, at_ms: int) -> None:
+        struct.pack_into("<q", self._memory, place * 8, at_ms)
+
+    def _stamped(self, place: int) -> int:
+        return int(struct.unpack_from("<q", self._memory, place * 8)[0])
+
+    @property
+    def beat_at_ms(self) -> int:
+        """When the last good beat was sent, steady ms; 0 = never. A process reads only while this is young (rule 12)."""
+        return self._stamped(0)
+
+    @beat_at_ms.setter
+    def beat_at_ms(self, at_ms: int) -> None:
+        self._stamp(0, at_ms)
+
+    @property
+    def loop_at_ms(self) -> int:
+        """When the process's loop last turned, steady ms; 0 = not yet."""
+        return self._stamped(1)
+
+    @loop_at_ms.setter
+    def loop_at_ms(self, at_ms: int) -> None:
+        self._stamp(1, at_ms)
+
+    @property
+    def read_at_ms(self) -> int:
+        """When the process last had an answer to a read, or had no reason to read, steady ms; 0 = not yet."""
+        return self._stamped(2)
+
+    @read_at_ms.setter
+    def read_at_ms(self, at_ms: int) -> None:
+        self._stamp(2, at_ms)
+
+    @property
+    def free_slots(self) -> int:
+        """Slots free at the last stamp."""
+        return self._stamped(3)
+
+    @free_slots.setter
+    def free_slots(self, count: int) -> None:
+        self._stamp(3, count)
+
+    def close(self) -> None:
+        """Free the memory on this side."""
+        self._memory.close()

@@ -1,0 +1,167 @@
+"""Run async bodies: long-lived coroutines, so that a delivery costs no new task.
+
+Each delivery still starts from a clean set of context variables: a slot whose body changed one is replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections import deque
+from collections.abc import Callable
+
+from streamwork.context import enter_task, leave_task
+from streamwork.errors import WireError
+from streamwork.worker.delivery import Run
+from streamwork.worker.runner import Runner
+
+# Bodies that never wait would keep the loop to themselves: after so many in a row the others get a turn.
+_TURN = 32
+
+
+class AsyncSlots:
+    """The slots of one process for async bodies.
+
+    Args:
+        runner: The steps.
+        freed: Called when a delivery left its slot.
+    """
+
+    def __init__(self, runner: Runner, numbers: deque[int], freed: Callable[[Run], None]) -> None:
+        self._runner = runner
+        self._numbers = numbers
+        self._freed = freed
+        self._work: deque[Run] = deque()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waking = 0
+        self._running = 0
+        self._clean = contextvars.copy_context()
+
+    @property
+    def queued(self) -> int:
+        """Deliveries that no slot has begun."""
+        return len(self._work)
+
+    @property
+    def running(self) -> int:
+        """Deliveries whose body has begun and not ended."""
+        return self._running
+
+    def submit(self, run: Run) -> None:
+        """Take a delivery; a slot begins it as soon as the loop turns."""
+        self._work.append(run)
+        if not self._waking:
+            self._wake_one()
+
+    def _wake_one(self) -> None:
+        idle = self._idle
+        self._waking += 1
+        while idle:
+            future = idle.popleft()
+            if not future.done():
+                future.set_result(None)
+                return
+        task = asyncio.get_running_loop().create_task(self._slot(), name="streamwork-slot", context=self._clean.copy())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _slot(self) -> None:
+        me = asyncio.current_task()
+        assert me is not None  # noqa: S101 - a coroutine run by a task
+        work, idle, clean = self._work, self._idle, self._clean
+        self._waking -= 1
+        turns = 0
+        while True:
+            while not work:
+                future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                idle.append(future)
+                await future
+                self._waking -= 1
+                turns = 0
+            run = work.popleft()
+            if work and not self._waking:
+                self._wake_one()
+            try:
+                await self._execute(run, me)
+            except asyncio.CancelledError:
+                if not run.is_over:
+                    raise
+                return  # cancelled just as it ended: a clean slot takes over
+            if contextvars.copy_context() != clean or me.cancelling():
+                if work and not self._waking:
+                    self._wake_one()
+                return
+            turns += 1
+            if turns == _TURN:
+                turns = 0
+                await asyncio.sleep(0)
+
+    async def _execute(self, run: Run, me: asyncio.Task[None]) -> None:
+        runner = self._runner
+        slot = self._numbers.popleft()
+        self._running += 1
+        runner.start(run, slot)
+        run.asyncio_task = me
+        timeout_s = runner.timeout_s(run)
+        if timeout_s is not None:
+            run.timer = asyncio.get_running_loop().call_later(timeout_s, self._expire, run, timeout_s)
+        task = run.task
+        assert task is not None  # noqa: S101 - admit went first
+        try:
+            args, kwargs = runner.arguments(run)
+        except WireError as error:
+            self._close_run(run, slot, me)
+            runner.unreadable(run, error)
+            self._freed(run)
+            return
+        try:
+            if run.context is not None:
+                enter_task(me, run.context)
+            value = await task.function(*args, **kwargs)
+        except BaseException as error:  # noqa: BLE001 - whatever the body raises is its outcome
+            self._close_run(run, slot, me)
+            self._after_error(run, error, me)
+        else:
+            self._close_run(run, slot, me)
+            runner.finished(run, value)
+            self._freed(run)
+
+    def _close_run(self, run: Run, slot: int, me: asyncio.Task[None]) -> None:
+        run.is_over = True
+        self._running -= 1
+        if run.timer is not None:
+            run.timer.cancel()
+        if run.context is not None:
+            leave_task(me)
+        self._numbers.append(slot)
+
+    def _after_error(self, run: Run, error: BaseException, me: asyncio.Task[None]) -> None:
+        if isinstance(error, asyncio.CancelledError) and me.cancelling():
+            if run.stop_reason == "timeout":
+                limit_s = self._runner.timeout_s(run)
+                self._runner.raised(run, TimeoutError(f"not ended within {limit_s:g} s"))
+            else:
+                run.stop_reason = "released"
+                run.is_over = False  # it has no outcome: the drain gives it back
+        else:
+            self._runner.raised(run, error)
+        self._freed(run)
+
+    @staticmethod
+    def _expire(run: Run, _timeout_s: float) -> None:
+        if not run.is_over and run.asyncio_task is not None:
+            run.stop_reason = "timeout"
+            run.asyncio_task.cancel()
+
+    def cancel_all(self) -> None:
+        """Cancel what runs, to be given back: a second SIGTERM, or the drain deadline."""
+        for task in list(self._tasks):
+            task.cancel()
+
+    async def close(self) -> None:
+        """End the slots; only once nothing runs."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

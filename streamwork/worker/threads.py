@@ -1,0 +1,150 @@
+"""Run sync bodies in threads.
+
+A thread cannot be stopped from outside. At the time limit its delivery is settled as a timeout and its slot freed; the
+thread itself is abandoned to finish unheard, and another one takes its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from streamwork.context import enter_thread, leave_thread
+from streamwork.errors import WireError
+from streamwork.worker.delivery import Run
+from streamwork.worker.runner import Runner
+
+Deliver = Callable[[Callable[[], None]], None]
+
+
+class ThreadExecutor:
+    """The threads of one process; started when needed, up to a bound.
+
+    Args:
+        runner: The steps.
+        numbers: Free slot numbers, shared with the other executors.
+        freed: Called on the loop when a delivery left its slot.
+        most: Most threads; deliveries beyond wait.
+    """
+
+    def __init__(self, runner: Runner, numbers: deque[int], freed: Callable[[Run], None], most: int) -> None:
+        self._runner = runner
+        self._numbers = numbers
+        self._freed = freed
+        self._most = most
+        self._loop = asyncio.get_running_loop()
+        self._work: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
+        self._done: deque[tuple[Run, Any, BaseException | None]] = deque()
+        self._armed = False
+        self._threads = 0
+        self._idle = 0
+        self._lock = threading.Lock()
+
+    @property
+    def queued(self) -> int:
+        """Deliveries that no thread has begun."""
+        return self._work.qsize()
+
+    def submit(self, run: Run) -> None:
+        """Take a delivery."""
+        self._work.put(run)
+        if self._idle < self._work.qsize() and self._threads < self._most:
+            self._threads += 1
+            threading.Thread(target=self._serve, name=f"streamwork-task-{self._threads}", daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            with self._lock:
+                self._idle += 1
+            run = self._work.get()
+            with self._lock:
+                self._idle -= 1
+            if run is None:
+                return
+            # The contexts of two deliveries must not meet, and copying an empty one is cheap.
+            abandoned = contextvars.Context().run(self._execute, run)
+            if abandoned:
+                return
+
+    def _execute(self, run: Run) -> bool:
+        runner, task = self._runner, run.task
+        assert task is not None  # noqa: S101 - admit went first
+        value: Any = None
+        failure: BaseException | None = None
+        try:
+            runner.start(run, self._numbers.popleft())
+            timeout_s = runner.timeout_s(run)
+            if timeout_s is not None:
+                self._loop.call_soon_threadsafe(self._arm_timer, run, timeout_s)
+            args, kwargs = runner.arguments(run)
+            if run.context is not None:
+                enter_thread(run.context)
+            try:
+                value = task.function(*args, **kwargs)
+            except BaseException as error:  # noqa: BLE001 - whatever the body raises is its outcome
+                failure = error
+        except WireError as error:
+            run.stop_reason = "unreadable"
+            failure = error
+        finally:
+            leave_thread()
+        self._done.append((run, value, failure))
+        if not self._armed:
+            self._armed = True
+            self._call_loop(self._collect)
+        return run.stop_reason == "timeout"
+
+    def _call_loop(self, function: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function)
+        except RuntimeError:
+            pass  # the loop is closed: an abandoned thread has ended at last
+
+    def _arm_timer(self, run: Run, timeout_s: float) -> None:
+        if not run.is_over:
+            run.timer = self._loop.call_later(timeout_s, self._expire, run, timeout_s)
+
+    def _expire(self, run: Run, timeout_s: float) -> None:
+        if run.is_over:
+            return
+        run.stop_reason = "timeout"
+        self._threads -= 1  # its place is free: the next delivery may start another thread
+        self._close(run)
+        self._runner.raised(run, TimeoutError(f"not ended within {timeout_s:g} s"))
+        self._freed(run)
+        if self._work.qsize() and self._threads < self._most:
+            self._threads += 1
+            threading.Thread(target=self._serve, name="streamwork-task-replacement", daemon=True).start()
+
+    def _close(self, run: Run) -> None:
+        run.is_over = True
+        if run.timer is not None:
+            run.timer.cancel()
+        self._numbers.append(run.slot)
+
+    def _collect(self) -> None:
+        # Cleared first: what a thread adds from here on asks for another turn.
+        self._armed = False
+        done, runner = self._done, self._runner
+        while done:
+            run, value, failure = done.popleft()
+            if run.is_over:
+                continue
+            self._close(run)
+            if failure is None:
+                runner.finished(run, value)
+            elif run.stop_reason == "unreadable" and isinstance(failure, WireError):
+                runner.unreadable(run, failure)
+            else:
+                runner.raised(run, failure)
+            self._freed(run)
+
+    def close(self) -> None:
+        """Let idle threads end."""
+        for _ in range(self._threads):
+            self._work.put(None)

@@ -1,0 +1,99 @@
+"""What a supervisor watches: processes that hang or grow, and source files that change."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from streamwork.clock import SYSTEM_CLOCK
+from streamwork.config import Config
+from streamwork.errors import ConfigError
+from streamwork.worker.replica import Replica
+
+logger = logging.getLogger(__name__)
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Watchdog:
+    """Kill hung processes and drain those that grew too large; looks every second.
+
+    Args:
+        replicas: The supervisor's own list.
+        config: Settings.
+        is_beating: Whether Redis answers the supervisor; when it does not, a process without reads is no wonder.
+    """
+
+    INTERVAL_S = 1.0
+
+    def __init__(self, replicas: list[Replica], config: Config, is_beating: Callable[[], bool]) -> None:
+        self._replicas = replicas
+        self._config = config
+        self._is_beating = is_beating
+        self._beating_since_ms = 0
+        self._large: set[int] = set()
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await asyncio.sleep(self.INTERVAL_S)
+            self.look()
+
+    def look(self) -> None:
+        """Look at every process once."""
+        now_ms = SYSTEM_CLOCK.steady_ms()
+        if not self._is_beating():
+            self._beating_since_ms = 0
+        elif not self._beating_since_ms:
+            self._beating_since_ms = now_ms
+        for replica in list(self._replicas):
+            hung = self._hung(replica, now_ms)
+            if hung:
+                logger.error("hung process is killed", extra={"consumer": replica.name, "pid": replica.pid, "why": hung})
+                replica.kill(signal.SIGKILL, f"hung: {hung}")
+            elif self._is_large(replica):
+                self._large.add(replica.pid)
+                replica.channel.send("drain")
+
+    def _hung(self, replica: Replica, now_ms: int) -> str:
+        worker, table = self._config.worker, replica.table
+        limit_ms = int(worker.hung_after_s * 1000)
+        if not limit_ms or not table.loop_at_ms:
+            return ""
+        if now_ms - table.loop_at_ms > limit_ms:
+            return f"its loop has not turned for {(now_ms - table.loop_at_ms) / 1000:.0f} s"
+        # Three blocking reads must have come back by then; a fresh connection to Redis gets the same time.
+        quiet_ms = max(int(3 * worker.block_s * 1000), 6_000)
+        since_ms = max(table.read_at_ms, self._beating_since_ms)
+        if table.read_at_ms and self._beating_since_ms and table.free_slots > 0 and now_ms - since_ms > quiet_ms + limit_ms:
+            return f"it has not read for {(now_ms - since_ms) / 1000:.0f} s with free slots"
+        return ""
+
+    def _is_large(self, replica: Replica) -> bool:
+        limit_mb = self._config.worker.max_memory_mb
+        if not limit_mb or replica.pid in self._large:
+            return False
+        try:
+            pages = int(Path(f"/proc/{replica.pid}/statm").read_text().split()[1])
+        except (OSError, IndexError, ValueError):
+            return False
+        size_mb = pages * _PAGE // 1_048_576
+        if size_mb <= limit_mb:
+            return False
+        logger.warning("process is over max_memory and is replaced", extra={"pid": replica.pid, "mb": size_mb})
+        return True
+
+
+async def watch_files(changed: Callable[[], None]) -> None:
+    """Call `changed` when a Python file below the current folder changes; raises ConfigError without watchfiles."""
+    try:
+        from watchfiles import PythonFilter, awatch  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise ConfigError("--reload needs watchfiles: pip install 'streamwork[reload]'") from error
+    async for changes in awatch(".", watch_filter=PythonFilter(), debounce=200):
+        logger.info("reloading", extra={"files": sorted(path for _, path in changes)[:5]})
+        changed()

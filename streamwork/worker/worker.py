@@ -1,0 +1,311 @@
+"""One worker process: wires reader, runner, executors and settler, and ends them in order.
+
+It neither beats nor reaps; a keeper does, in the supervisor or (embedded, tests) beside it on the same loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from streamwork import spool
+from streamwork.app import Streamwork
+from streamwork.clock import SYSTEM_CLOCK
+from streamwork.config import Config
+from streamwork.errors import StoreError
+from streamwork.model.lane import readable_lanes
+from streamwork.store.async_driver import AsyncDriver
+from streamwork.store.keys import QueueKeys
+from streamwork.store.scripts import ALL_SCRIPTS, SettleItem
+from streamwork.worker.consumer import Consumer
+from streamwork.worker.delivery import QueueSide, Run
+from streamwork.worker.executors import Executors
+from streamwork.worker.runner import Runner
+from streamwork.worker.settle import MOST_UNSENT_BYTES, Settler
+from streamwork.worker.slot_table import SlotTable
+
+logger = logging.getLogger(__name__)
+
+# How often a process compares its own pending list with what it holds (rule 18).
+AUDIT_S = 30.0
+# How often the loop stamps that it turns.
+STAMP_S = 0.5
+
+Settled = Callable[[Run, SettleItem, bool], None]
+
+
+class Worker:
+    """Reads, runs and settles in this process; a `Member` of its keeper.
+
+    Args:
+        app: Whose tasks it runs.
+        config: Settings.
+        name: First consumer name.
+        table: Shared with the supervisor.
+        settled: Told (run, item, committed) after each settle; for tests and statistics.
+    """
+
+    def __init__(self, app: Streamwork, config: Config, name: str, table: SlotTable, settled: Settled | None = None) -> None:
+        self.app = app
+        self.config = config
+        self.table = table
+        self.tags = frozenset(config.worker.tags)
+        self.taken = self.ended = 0
+        self.on_fenced: Callable[[], None] | None = None
+        self.spooled: Path | None = None
+        self._settled = settled
+        self._queues = [QueueSide(QueueKeys(app.name, queue), number) for number, queue in enumerate(config.worker.queues or app.queues)]
+        self._by_name = {queue.name: queue for queue in self._queues}
+        self._name = name
+        self._held: dict[tuple[bytes, bytes], Run] = {}
+        self._in_hand = 0
+        self._draining = asyncio.Event()
+        self._cancelled = asyncio.Event()
+        self._stack = AsyncExitStack()
+        self._loops: list[asyncio.Task[Any]] = []
+        self._interrupts: set[asyncio.Task[Any]] = set()
+
+    @property
+    def queues(self) -> list[str]:
+        """The queues it reads."""
+        return [queue.name for queue in self._queues]
+
+    @property
+    def name(self) -> str:
+        """Its consumer name now."""
+        return self._name
+
+    @property
+    def in_hand(self) -> int:
+        """Deliveries queued or running here."""
+        return self._in_hand
+
+    def _driver(self, deadline_s: float) -> AsyncDriver:
+        return AsyncDriver(self.app.connection.endpoint, ALL_SCRIPTS, deadline_s)
+
+    async def start(self) -> None:
+        """Connect, enter the lifespan and make the parts; nothing is read before `run`.
+
+        Raises:
+            StoreError: Redis is away or refuses.
+            Exception: What the lifespan raises.
+        """
+        client, worker = self.config.client, self.config.worker
+        self.driver = self._driver(client.deadline_s)
+        self._reading = self._driver(worker.block_s + client.deadline_s)
+        await self.driver.connect()
+        resources = await self._stack.enter_async_context(self.app.lifespan_of()) if self.app.lifespan_of else None
+        self.settler = Settler(self.driver, self._on_settled)
+        self.runner = Runner(self.app.tasks, self.table, self.settler.add, resources)
+        self.runner.free_slots = lambda: worker.slots - self._in_hand
+        self.executors = Executors(self.app, worker, self.runner, self._freed)
+        self.consumer = Consumer(self._name, self._queues, self._reading, self.driver, self.table, self._room, self._accept)
+        self.consumer.block_ms = int(worker.block_s * 1000)
+        self.consumer.half_ttl_ms = self.config.liveness.ttl_ms // 2
+        self.consumer.max_starve_ms = int(worker.max_starve_s * 1000)
+        self.consumer.in_hand = lambda: self._in_hand
+        await self._settle_spooled()
+
+    def _room(self) -> int:
+        worker = self.config.worker
+        free = worker.slots - self._in_hand
+        if self.settler.unsent >= 2 * worker.slots or self.settler.unsent_bytes >= MOST_UNSENT_BYTES:
+            return 0  # Redis is slow or away: what is finished must be written first (rule 24)
+        if 2 * free < worker.slots and self.executors.queued:
+            return 0  # what was read waits for its turn, so a read now would only be a smaller one
+        return free
+
+    def _accept(self, run: Run) -> None:
+        self.taken += 1
+        self._in_hand += 1
+        self._held[run.lane.name_bytes, run.entry] = run
+        runner = self.runner
+        if runner.decode(run) and runner.admit(run):
+            self.executors.submit(run)
+        else:
+            self._freed(run)
+
+    def _freed(self, run: Run) -> None:
+        if run.stop_reason != "released":
+            run.is_over = True
+        if run.slot >= 0:
+            self.table.clear(run.slot)
+        self._in_hand -= 1
+        self.consumer.poke()
+
+    def _on_settled(self, run: Run, item: SettleItem, committed: bool) -> None:  # noqa: FBT001 - Settler's own callback
+        self._held.pop((run.lane.name_bytes, run.entry), None)
+        self.ended += 1
+        self.consumer.poke()
+        if not committed:
+            logger.warning("lease lost: another consumer has this delivery, its outcome was not written", extra=self.runner.facts(run))
+        if self._settled is not None:
+            self._settled(run, item, committed)
+
+    def beaten(self, at_ms: int) -> None:
+        """Hear of a good beat."""
+        self.table.beat_at_ms = at_ms
+
+    def lanes_changed(self, queue: str, lanes: list[str], fleet: int) -> None:
+        """Hear which lanes there are."""
+        side = self._by_name.get(queue)
+        if side is None:
+            return
+        side.set_lanes(readable_lanes(lanes, self.tags))
+        self.consumer.use_bells = fleet >= self.config.worker.bell_fleet
+        self._interrupt()
+
+    def lane_returned(self, queue: str, lane: str) -> None:
+        """Hear that a lane holds entries to adopt."""
+        side = self._by_name.get(queue)
+        if side is not None:
+            side.returned.add(lane)
+            self._interrupt()
+
+    def cancel_asked(self, queue: str, task_ids: list[str]) -> None:
+        """Hear which task messages are not to be started."""
+        side = self._by_name.get(queue)
+        if side is not None:
+            side.cancelled.update(task_ids)
+
+    def _interrupt(self) -> None:
+        waking = self.consumer.interrupt()
+        if waking is not None:
+            task = asyncio.ensure_future(waking)
+            self._interrupts.add(task)
+            task.add_done_callback(self._interrupts.discard)
+
+    def fenced(self) -> None:
+        """Hear that this consumer was declared dead: its deliveries are others' now."""
+        self.table.beat_at_ms = 0
+        lost = list(self._held.values())
+        for run in lost:
+            run.stop_reason = run.stop_reason or "fenced"
+            self.runner.context(run).lease_lost = True
+        logger.error("fenced: this consumer was taken for dead and starts anew", extra={"consumer": self._name, "held": len(lost)})
+        if self.on_fenced is not None:
+            self.on_fenced()
+
+    def rename_first(self, name: str) -> None:
+        """Take the first consumer name; before `start`."""
+        self._name = name
+
+    def rename(self, name: str) -> None:
+        """Go on under another consumer name."""
+        self._name = self.consumer.name = name
+
+    def drain(self) -> None:
+        """Read no more and end when everything in hand has ended, or at the drain timeout (P8)."""
+        self._draining.set()
+
+    def cancel_now(self) -> None:
+        """End at once: cancel what can be cancelled and give it back."""
+        self._draining.set()
+        self._cancelled.set()
+
+    async def run(self) -> None:
+        """Work until drained; then give back, settle or spool what is left, and close."""
+        reading = asyncio.create_task(self.consumer.run(), name="streamwork-consumer")
+        settling = asyncio.create_task(self.settler.run(), name="streamwork-settler")
+        self._loops = [
+            asyncio.create_task(self._stamp(), name="streamwork-stamp"), asyncio.create_task(self._audit(), name="streamwork-audit"),
+        ]  # fmt: skip
+        stop = asyncio.create_task(self._draining.wait(), name="streamwork-drain")
+        try:
+            await asyncio.wait({reading, settling, stop}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+            self.consumer.stop()
+            await self._finish(reading, settling)
+
+    async def _finish(self, reading: asyncio.Task[None], settling: asyncio.Task[None]) -> None:
+        deadline_s = asyncio.get_running_loop().time() + self.config.worker.drain_timeout_s
+        self._interrupt()
+        await self._until(lambda: self._in_hand == 0 and reading.done(), deadline_s)
+        if self._in_hand:
+            self.executors.cancel()
+            await self._until(lambda: not self.executors.cancellable, asyncio.get_running_loop().time() + 1.0)
+        await self._give_back()
+        self.settler.close()
+        # What has ended is worth some seconds more, even after the deadline; then it goes to files.
+        await self._until(settling.done, max(deadline_s, asyncio.get_running_loop().time() + 2.0))
+        if not settling.done():
+            self._spool(settling)
+        for task in (reading, settling, *self._loops):
+            task.cancel()
+        await asyncio.gather(reading, settling, *self._loops, return_exceptions=True)
+        await self.executors.close()
+        await self._stack.aclose()
+        await self._reading.close()
+        await self.driver.close()
+
+    async def _until(self, fact: Callable[[], bool], deadline_s: float) -> None:
+        while not fact() and asyncio.get_running_loop().time() < deadline_s and not (self._cancelled.is_set() and self._in_hand):
+            await asyncio.sleep(0.01)
+
+    async def _give_back(self) -> None:
+        unsettled = {(run.lane.name_bytes, run.entry) for run, _ in self.settler.pending()}
+        left = [run for place, run in self._held.items() if place not in unsettled and not run.is_over]
+        left += self.consumer.suspects
+        for run in left:
+            run.is_over = True  # what its thread still says is not heard any more
+        if not left:
+            return
+        try:
+            back = await self.consumer.release(left)
+        except StoreError as error:
+            logger.warning("could not give deliveries back, they will be reclaimed", extra={"deliveries": len(left), "error": str(error)})
+        else:
+            logger.info("gave deliveries back", extra={"deliveries": back})
+
+    def _spool(self, settling: asyncio.Task[None]) -> None:
+        settling.cancel()
+        unsent = [spool.Spooled(run.lane.queue.name, run.consumer, run.server, item) for run, item in self.settler.take_unsent()]
+        folder = Path(self.config.folder) / "spool"
+        try:
+            self.spooled = spool.write(folder, self.app.name, unsent)
+        except OSError:
+            logger.exception("outcomes could not be spooled: these deliveries will run again", extra={"outcomes": len(unsent)})
+        else:
+            logger.error("Redis is away: outcomes are spooled", extra={"outcomes": len(unsent), "file": str(self.spooled)})
+
+    async def _settle_spooled(self) -> None:
+        folder = Path(self.config.folder) / "spool"
+        for path in list(spool.files(folder, self.app.name)):
+            claimed = path.with_suffix(f".{self._name}")
+            try:
+                path.rename(claimed)
+            except FileNotFoundError:
+                continue  # another process took it
+            await self.settler.settle_spooled(self.app.name, spool.read(claimed))
+            claimed.unlink()
+            logger.info("spooled outcomes are settled", extra={"file": str(path)})
+
+    async def _stamp(self) -> None:
+        while True:
+            self.table.loop_at_ms = SYSTEM_CLOCK.steady_ms()
+            self.table.free_slots = self.config.worker.slots - self._in_hand
+            await asyncio.sleep(STAMP_S)
+
+    async def _audit(self) -> None:
+        seen: set[tuple[str, bytes]] = set()
+        while True:
+            await asyncio.sleep(AUDIT_S)
+            try:
+                lanes = [lane for queue in self._queues for lane in queue.lanes]
+                seen = await self.consumer.audit(lanes, self._knows, seen)
+            except StoreError:
+                seen = set()
+
+    def _knows(self, lane: bytes, entry: bytes) -> bool:
+        return (lane, entry) in self._held or any(run.entry == entry for run in self.consumer.suspects)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is in hand, nothing waits to be written and the last read found nothing."""
+        return self._in_hand == 0 and self.settler.unsent == 0 and self.consumer.is_idle and not self.consumer.suspects
+
