@@ -19,9 +19,10 @@ from streamwork.errors import (
     TaskFailed,
     TaskNotFound,
 )
+from streamwork.handle import Call, Handle
 from streamwork.model.policy import Retry
 from streamwork.model.state import State
-from streamwork.task import Call, Handle, Task
+from streamwork.task import Task
 
 __all__ = [
     "ArgumentError", "BodyTooLarge", "Call", "ConfigError", "Context", "EnqueueUnknown", "Handle", "Reject", "ResultGone",

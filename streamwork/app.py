@@ -5,41 +5,37 @@ from __future__ import annotations
 import asyncio
 import difflib
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Any, ParamSpec, TypeVar, Unpack, cast, overload
 
 from streamwork.config import Config, load
 from streamwork.connection import Connection
-from streamwork.context import Context
 from streamwork.errors import ConfigError, DuplicateTaskName, TaskNotFound
+from streamwork.handle import Call, Handle, Switch
+from streamwork.inline import InlineSending
 from streamwork.model.lane import DEFAULT_PRIORITY, lane_name
 from streamwork.store.keys import checked_name
-from streamwork.task import AsyncTask, Call, Handle, SyncTask, Task, TaskOptions, check_options
+from streamwork.task import (
+    AsyncTask,
+    SyncTask,
+    Task,
+    TaskDecorator,
+    TaskOptions,
+    WithContext,
+    WithoutContext,
+    check_options,
+)
 from streamwork.wire.codec import unpacker
 from streamwork.wire.message import Options
 from streamwork.wire.signature import pack_call
 
 P = ParamSpec("P")
 R = TypeVar("R")
-C = TypeVar("C", bound=Context[Any])
 Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 
 _DECLARED = frozenset({"name", "queue", "tags", "priority", "retry", "timeout", "keep", "executor"})
 _unpack_anything = unpacker(Any)
-
-
-class TaskDecorator(Protocol):
-    """What `@app.task(...)` returns: turns a function into a task; a leading `Context` parameter is injected."""
-
-    @overload
-    def __call__(self, function: Callable[Concatenate[C, P], Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[Concatenate[C, P], R], /) -> SyncTask[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
 
 
 class Streamwork:
@@ -57,25 +53,50 @@ class Streamwork:
     def __init__(self, name: str, url: str | None = None, settings: Mapping[str, Any] | None = None) -> None:
         self.name = checked_name("app name", name)
         self.overrides: dict[str, Any] = {**(settings or {}), **({"url": url} if url is not None else {})}
+        self.flags: dict[str, Any] = {}
         self.config: Config = load(self.overrides).config
         self.tasks: dict[str, Task[..., Any]] = {}
         self.lifespan_of: Lifespan | None = None
         self.connection = Connection(self.name, self.config)
+        self.sending = Switch(self.connection)
 
     def __repr__(self) -> str:
         return f"Streamwork({self.name!r}, {len(self.tasks)} tasks)"
+
+    def configure(self, flags: Mapping[str, Any]) -> None:
+        """Set settings from outside, such as command-line flags: they beat code, variables and files.
+
+        Connections are closed and made anew at their next use; what the running loop holds is not touched, so call this
+        before anything is awaited.
+
+        Args:
+            flags: Dotted names to values; None values are ignored.
+
+        Raises:
+            ConfigError: A setting is wrong; nothing was changed.
+        """
+        merged = {**self.flags, **{name: value for name, value in flags.items() if value is not None}}
+        self.config = load(self.overrides, flags=merged).config
+        self.flags = merged
+        self.connection.configure(self.config)
 
     @property
     def queues(self) -> list[str]:
         """The queues that this app's tasks use, sorted."""
         return sorted({task.queue for task in self.tasks.values()})
 
+    # Overloads 1-3 end in AsyncTask, 4-6 in SyncTask. The two overlap only for an async function that was first hidden
+    # behind a type such as Callable[..., object]; else the first that fits says what happens at run time.
     @overload
-    def task(self, function: Callable[Concatenate[C, P], Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    def task(self, function: WithoutContext[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
     @overload
-    def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    def task(self, function: WithContext[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
     @overload
-    def task(self, function: Callable[Concatenate[C, P], R], /) -> SyncTask[P, R]: ...
+    def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def task(self, function: WithoutContext[P, R], /) -> SyncTask[P, R]: ...
+    @overload
+    def task(self, function: WithContext[P, R], /) -> SyncTask[P, R]: ...
     @overload
     def task(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
     @overload
@@ -95,11 +116,12 @@ class Streamwork:
 
     def _declare(self, function: Callable[..., Any], options: TaskOptions) -> Task[..., Any]:
         kind = AsyncTask if inspect.iscoroutinefunction(inspect.unwrap(function)) else SyncTask
-        task: Task[..., Any] = kind(self.connection, function, options, self.config.keep.result_s)
+        task: Task[..., Any] = kind(self.sending, function, options, self.config.keep.result_s)
         other = self.tasks.get(task.name)
         if other is not None:
             raise DuplicateTaskName(
-                f"two tasks are named {task.name!r}: {_place(other.function)} and {_place(function)}; give one of them name="
+                f"two tasks are named {task.name!r}: {_place(other.function)} and {_place(function)}; "
+                "give one of them name="
             )
         self.tasks[task.name] = task
         return task
@@ -115,18 +137,22 @@ class Streamwork:
         """Return a declared task; raises TaskNotFound, naming the nearest."""
         task = self.tasks.get(name)
         if task is None:
-            close = difflib.get_close_matches(name, self.tasks, 1)
-            hint = f": did you mean {close[0]!r}?" if close else f"; it declares {', '.join(sorted(self.tasks)) or 'none'}"
+            # People leave the module out, or get it wrong while the function is right.
+            known = {full.rpartition(".")[2]: full for full in self.tasks} | {full: full for full in self.tasks}
+            tries = (name, name.rpartition(".")[2])
+            close = [found for text in tries for found in difflib.get_close_matches(text, known, 1)]
+            declared = ", ".join(sorted(self.tasks)) or "none"
+            hint = f": did you mean {known[close[0]]!r}?" if close else f"; it declares {declared}"
             raise TaskNotFound(f"app {self.name!r} has no task {name!r}{hint}")
         return task
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> Call[Any]:
-        """Return a call by name, whether or not the task is declared here: what is not is sent unchecked to `default`."""
+        """Return a call by name, whether or not the task is declared here; what is not goes to `default` unchecked."""
         if name in self.tasks:
             return self.tasks[name].call(*args, **kwargs)
         return self.call_elsewhere(name, args, kwargs)
 
-    def call_elsewhere(  # noqa: PLR0913 - the facts that a declaration would give
+    def call_elsewhere(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], *,
         queue: str = "default", tags: Iterable[str] = (), priority: int = DEFAULT_PRIORITY,
     ) -> Call[Any]:  # fmt: skip
@@ -135,7 +161,7 @@ class Streamwork:
             raise TaskNotFound("the name of a task cannot be empty")
         checked_name("queue", queue)
         lane = lane_name(priority, frozenset(checked_name("tag", tag) for tag in tags))
-        return Call(self.connection, name, queue, lane, pack_call(args, kwargs), Options(), _unpack_anything)
+        return Call(self.sending, name, queue, lane, pack_call(args, kwargs), Options(), _unpack_anything)
 
     def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
         """Send any number of calls, one round trip per chunk; handles in the order of the calls.
@@ -145,11 +171,30 @@ class Streamwork:
         Raises:
             BodyTooLarge, StoreError, EnqueueUnknown, UseAsync: As `Task.enqueue`.
         """
-        return self.connection.send_many(calls)
+        return self.sending.send_many(calls)
 
     async def aenqueue_many(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
         """Send any number of calls from async code; handles in the order of the calls."""
-        return await self.connection.asend_many(calls)
+        return await self.sending.asend_many(calls)
+
+    @contextmanager
+    def inline(self, resources: Any = None) -> Iterator[InlineSending]:
+        """Run what is enqueued in place and at once, in this process and without Redis; for tests.
+
+        Counts for every thread of the process until the block ends. Arguments, results and errors go through the same
+        encoding as over Redis. A retry follows at once; a timeout is kept for async bodies only; ``executor="process"``
+        bodies run in this process.
+
+        Args:
+            resources: What `ctx.resources` is; the lifespan is not entered.
+        """
+        inline = InlineSending(self.tasks, self.config.client.max_body_bytes, resources)
+        before, self.sending.now = self.sending.now, inline
+        try:
+            yield inline
+        finally:
+            self.sending.now = before
+            inline.close()
 
     def close(self) -> None:
         """Close this process's connections; the app can be used again afterwards."""

@@ -1,6 +1,7 @@
 """Every setting, in one frozen value; the only module that reads the process environment.
 
-Defaults, then ``[tool.streamwork]`` in pyproject.toml, then ``STREAMWORK_*`` variables, then code: the later wins.
+Defaults, then ``[tool.streamwork]`` in pyproject.toml, then ``STREAMWORK_*`` variables, then code, then command-line
+flags: the later wins.
 ``STREAMWORK_URL`` sets `url`, ``STREAMWORK_WORKER_SLOTS`` sets `worker.slots`.
 """
 
@@ -124,16 +125,21 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         url: Redis; None = the embedded server of this project folder.
         app: ``package.module:attribute`` of the app, for the command line.
+        namespace: Name of the app, for commands that run where it cannot be imported.
         redis_server: Binary for the embedded server; None = search.
-        folder: Where the embedded server keeps its data, relative to the project.
-        log_level: Of the worker's log lines.
+        folder: Where the embedded server keeps its data; `load` makes it absolute, from the folder of the pyproject.toml
+            that has a ``[tool.streamwork]``, else from the current one, so that all users of a project meet there.
+        log_level: Of the worker's log lines: debug, info, warning, error or critical.
+        log_format: Of the same: ``text`` or ``json``, one object per line.
     """
 
     url: str | None = None
     app: str | None = None
+    namespace: str | None = None
     redis_server: str | None = None
     folder: str = ".streamwork"
     log_level: str = "info"
+    log_format: str = "text"
     client: ClientConfig = ClientConfig()
     worker: WorkerConfig = WorkerConfig()
     liveness: LivenessConfig = LivenessConfig()
@@ -143,34 +149,45 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 _ROOMS: dict[str, type[msgspec.Struct]] = {
     "client": ClientConfig, "worker": WorkerConfig, "liveness": LivenessConfig, "keep": KeepConfig,
 }  # fmt: skip
+LOG_LEVELS, LOG_FORMATS = ("debug", "info", "warning", "error", "critical"), ("text", "json")
+# The shared table of a process is made before the app, and with it its settings, is known: 3 MB that are not touched.
+MOST_SLOTS = 10_000
 # Names with the prefix that are not settings: read by the tests and the bench only.
 _NOT_SETTINGS = ("STREAMWORK_TEST_", "STREAMWORK_BENCH_")
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A config and where each of its values came from (``default``, a file, a variable or ``code``)."""
+    """A config and where each of its values came from (``default``, a file, a variable, ``code`` or ``flag``)."""
 
     config: Config
     origins: dict[str, str]
 
 
-def load(overrides: Mapping[str, Any] | None = None, folder: Path | None = None, environ: Mapping[str, str] | None = None) -> Loaded:
+def load(
+    overrides: Mapping[str, Any] | None = None, folder: Path | None = None, environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Loaded:  # fmt: skip
     """Return the settings for a project folder.
 
     Args:
-        overrides: Dotted names to values, as from code or command-line flags; None values are ignored.
+        overrides: Dotted names to values, as from code; None values are ignored.
         folder: Where to look for pyproject.toml, itself and upwards; None = the current folder.
         environ: The environment; None = the process's own.
+        flags: Like `overrides`, from the command line.
 
     Raises:
         ConfigError: Unknown name (answered with the nearest), wrong type or an unreadable file.
     """
-    values: dict[str, Any] = {}
+    folder = folder or Path.cwd()
+    project = _project(folder)
+    values: dict[str, Any] = {"folder": ".streamwork"}
     origins: dict[str, str] = {}
-    for origin, name, value in _layers(overrides or {}, folder or Path.cwd(), os.environ if environ is None else environ):
+    given = {"code": overrides or {}, "flag": flags or {}}
+    for origin, name, value in _layers(given, project, os.environ if environ is None else environ):
         _check_name(name, origin)
         values[name] = value
         origins[name] = origin
+    values["folder"] = str((project.parent if project else folder).absolute() / str(values["folder"]))
     nested: dict[str, Any] = {room: {} for room in _ROOMS}
     for name, value in values.items():
         room, _, field = name.rpartition(".")
@@ -205,21 +222,35 @@ def runtime_dir() -> str | None:
     return os.environ.get("XDG_RUNTIME_DIR")
 
 
-def _layers(overrides: Mapping[str, Any], folder: Path, environ: Mapping[str, str]) -> Iterator[tuple[str, str, Any]]:
-    path = next((p / "pyproject.toml" for p in (folder, *folder.parents) if (p / "pyproject.toml").is_file()), None)
-    if path is not None:
-        for name, value in _flat(_table(path)).items():
-            yield str(path), name, value
+def redis_for_tests() -> tuple[str | None, str | None]:
+    """Return the server that tests use: ``STREAMWORK_TEST_REDIS_URL`` and the binary to start where that is not set.
+
+    The binary is ``STREAMWORK_TEST_REDIS_SERVER``; None looks for one.
+    """
+    return os.environ.get("STREAMWORK_TEST_REDIS_URL") or None, os.environ.get("STREAMWORK_TEST_REDIS_SERVER") or None
+
+
+def _layers(given: Mapping[str, Mapping[str, Any]], project: Path | None, environ: Mapping[str, str]) -> Iterator[tuple[str, str, Any]]:
+    if project is not None:
+        for name, value in _flat(_table(project)).items():
+            yield str(project), name, value
     by_variable = {variable_of(name): name for name in setting_names()}
-    for variable, value in environ.items():
+    for variable, text in environ.items():
         if variable.startswith("STREAMWORK_") and not variable.startswith(_NOT_SETTINGS):
-            name = by_variable.get(variable)
-            if name is None:
+            setting = by_variable.get(variable)
+            if setting is None:
                 raise ConfigError(f"unknown variable {variable}{_nearest(variable, by_variable)}")
-            yield variable, name, value.split(",") if name in ("worker.tags", "worker.queues") else value
-    for name, value in overrides.items():
-        if value is not None:
-            yield "code", name, value
+            yield variable, setting, text.split(",") if setting in ("worker.tags", "worker.queues") else text
+    for origin, settings in given.items():
+        for name, value in settings.items():
+            if value is not None:
+                yield origin, name, value
+
+
+def _project(folder: Path) -> Path | None:
+    folder = folder.absolute()
+    path = next((p / "pyproject.toml" for p in (folder, *folder.parents) if (p / "pyproject.toml").is_file()), None)
+    return path if path is not None and _table(path) else None
 
 
 def _table(path: Path) -> dict[str, Any]:
@@ -263,3 +294,8 @@ def _check_ranges(config: Config) -> None:
     ):  # fmt: skip
         if value < least:
             raise ConfigError(f"{name} = {value}: {least} at least")
+    if worker.slots > MOST_SLOTS:
+        raise ConfigError(f"worker.slots = {worker.slots}: {MOST_SLOTS} at most in one process; use more processes")
+    for name, word, known in (("log_level", config.log_level, LOG_LEVELS), ("log_format", config.log_format, LOG_FORMATS)):
+        if word not in known:
+            raise ConfigError(f"{name} = {word!r}{_nearest(word, known) or ': use ' + ', '.join(known)}")

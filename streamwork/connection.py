@@ -10,7 +10,6 @@ import threading
 import warnings
 import weakref
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from streamwork.broker import inspect
@@ -18,26 +17,27 @@ from streamwork.broker.async_sender import AsyncSender
 from streamwork.broker.outgoing import CHUNK_BYTES, CHUNK_MESSAGES, Outgoing
 from streamwork.broker.results import Results
 from streamwork.broker.sync_sender import SyncSender
-from streamwork.config import Config, runtime_dir
+from streamwork.config import Config
 from streamwork.context import current
 from streamwork.errors import BodyTooLarge, StoreError, UseAsync
+from streamwork.handle import Call, Handle
 from streamwork.ids import new_task_id
 from streamwork.model.state import State
 from streamwork.store import scripts
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import Command, plain
+from streamwork.store.embedded import join_configured
 from streamwork.store.endpoint import Endpoint
 from streamwork.store.keys import QueueKeys, queues
 from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.sync_driver import SyncDriver
-from streamwork.task import Call, Handle
 from streamwork.wire.message import Failure, encode_message, encode_record, encode_result
 
 R = TypeVar("R")
 
 
 class Connection:
-    """Implements the `Sending` port for one namespace.
+    """Implements the ports `Sending` and `Waiting` for one namespace.
 
     Everything that holds a socket belongs to one process and is made anew after a fork (rules 2, 37).
     """
@@ -60,6 +60,12 @@ class Connection:
         self._known_queues: set[str] = set()
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[AsyncDriver, AsyncSender]] = weakref.WeakKeyDictionary()
 
+    def configure(self, config: Config) -> None:
+        """Go on with other settings; threads' connections are closed, the next use makes them anew."""
+        self.close()
+        self.config = config
+        self._max_body = config.client.max_body_bytes
+
     def keys(self, queue: str) -> QueueKeys:
         """Return a queue's keys."""
         keys = self._keys.get(queue)
@@ -79,9 +85,7 @@ class Connection:
         return self._endpoint
 
     def _join_embedded(self) -> str:
-        from streamwork.store.server import join  # noqa: PLC0415 - not needed by anyone who has a Redis
-
-        self._embedded = join(Path(self.config.folder).absolute(), binary=self.config.redis_server, runtime_dir=runtime_dir())
+        self._embedded = join_configured(self.config)
         atexit.register(self._embedded.close)
         return str(self._embedded.url)
 

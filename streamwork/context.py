@@ -6,9 +6,17 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, cast
 
-R = TypeVar("R")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    # The default lets a plain `Context` stand in strict code; at run time Python 3.11 has none and needs none.
+    R = TypeVar("R", default=None)
+else:
+    from typing import TypeVar
+
+    R = TypeVar("R")
 
 _by_thread = threading.local()
 _by_task: dict[asyncio.Task[Any], Context[Any]] = {}
@@ -26,7 +34,7 @@ class Context(Generic[R]):
         lane: Lane name.
         fence: Text that is unique to this delivery and changes with every other one: compare it in the store that the
             task writes to, and a zombie cannot overwrite.
-        resources: What the app's lifespan yielded, or None.
+        resources: What the app's lifespan yielded, as in ``Context[Pool]``; None without one, and in a direct call.
         lease_lost: Becomes True when another consumer was given this delivery: stop, nothing will be committed.
     """
 
@@ -40,7 +48,7 @@ class Context(Generic[R]):
         self.attempt = 1
         self.crashes = 0
         self.fence = ""
-        self.resources = resources
+        self.resources = cast(R, resources)
         self.lease_lost = False
         self.free_slots: Callable[[], int] | None = None
 

@@ -5,6 +5,7 @@
     StreamworkError
     ├── ConfigError             config            a setting or the app itself is wrong
     │   ├── AppNotFound         app_not_found     no app where one was looked for
+    │   ├── AppBroken           app_broken        the app's own code raises when it is imported
     │   └── UseAsync            use_async         a blocking call on an event loop's thread
     ├── TaskError
     │   ├── TaskNotFound        task_not_found    no task of that name
@@ -50,6 +51,12 @@ class AppNotFound(ConfigError):
     """No app was found where one was looked for."""
 
     code = "app_not_found"
+
+
+class AppBroken(ConfigError):
+    """The module of the app raises when it is imported; the text says where and what."""
+
+    code = "app_broken"
 
 
 class UseAsync(ConfigError):

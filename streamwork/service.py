@@ -70,7 +70,8 @@ class Service(ABC):
             if not self._failing:
                 logger.warning("service interrupted", extra={"service": self.name, "error": str(error)})
             self._failing = True
-            return self._jittered(self.interval_s)
+            # Soon again, since a worker may not read before it has beaten; at random, since many do this at once.
+            return min(self.interval_s, random.uniform(0.1, 0.8))  # noqa: S311 - pacing, not secrets
         except Exception:
             logger.exception("service failed", extra={"service": self.name})
             self._failing = True

@@ -61,6 +61,6 @@ def read(path: Path) -> list[Spooled]:
     """Return the outcomes in a file; raises DecodeError for one that is not ours."""
     try:
         rows: list[list[Any]] = msgspec.msgpack.decode(path.read_bytes())
-        return [Spooled(row[0], row[1], row[2], SettleItem(*row[3:8], tuple(row[8]), *row[9:])) for row in rows]
+        return [Spooled(row[0], row[1], row[2], SettleItem._make([*row[3:8], tuple(row[8]), *row[9:]])) for row in rows]
     except (msgspec.MsgspecError, TypeError, IndexError) as error:
         raise DecodeError(f"{path} is not a spool file: {error}") from error

@@ -22,7 +22,7 @@ FLOORS: list[list[list[set[str]]]] = [
     [[{"model"}], [{"config"}, {"wire"}, {"telemetry"}]],
     [[{"store"}]],
     [[{"broker"}, {"flow"}, {"coord"}, {"spool"}]],
-    [[{"task", "context", "middleware"}], [{"app", "connection"}], [{"workflow"}]],
+    [[{"handle", "task", "context", "middleware"}], [{"app", "connection", "inline"}], [{"workflow"}]],
     [[{"worker"}, {"scheduler"}, {"scale"}, {"monitor"}]],
     [[{"api"}, {"mcp"}, {"migrate"}, {"testing"}], [{"cli"}]],
 ]

@@ -40,13 +40,13 @@ CEILINGS: dict[str, tuple[Ceiling, ...]] = {
     "W1b": (_PIPELINE, _BENCHMARK_BULK),
     "W1c": (_PIPELINE, Ceiling("raw asyncio pipe 100", "floor", ("asyncio-pipeline",), factor=5)),
     "W2": (
-        Ceiling("machinery task", "machinery", ("task",), factor=2),
-        Ceiling("machinery slots", "machinery", ("slots",), factor=2),
-        Ceiling("machinery task uvloop", "machinery", ("task", "--uvloop"), factor=2),
+        Ceiling("machinery task", "machinery", ("task",)),
+        Ceiling("machinery slots", "machinery", ("slots",)),
+        Ceiling("machinery task uvloop", "machinery", ("task", "--uvloop")),
         Ceiling("raw read+ack 1", "floor", ("read-ack",)),
         Ceiling("raw read+ack 100", "floor", ("read-ack-100",), factor=5),
     ),
-    "W2t": (Ceiling("machinery threads", "machinery", ("threads",), factor=2),),
+    "W2t": (Ceiling("machinery threads", "machinery", ("threads",)),),
 }
 
 

@@ -11,7 +11,7 @@ from benchlib.peer import Peer, clean_environment
 from benchlib.processes import Workers
 from benchlib.recorder import FINISHED, burn
 from benchlib.records import RecordFile
-from benchlib.settings import OPS, Options
+from benchlib.settings import OPS
 from benchlib.throughput import Arena, Figures, fill, span_of
 
 _SLEEP_TASKS, _SLEEP_S, _SLEEP_SLOTS = 5000, 0.05, 100
@@ -48,14 +48,9 @@ def burn_ideal(arena: Arena) -> float:
     return processes * _IDEAL_PER_PROCESS / max(float(process.communicate()[0]) for process in running)
 
 
-def _scaled(tasks: int, options: Options) -> int:
-    """Return fewer tasks where the user asked for fewer than the usual 20,000."""
-    return max(100, tasks * min(options.tasks, 20_000) // 20_000)
-
-
 def run_sleep(arena: Arena, peer: Peer, variant: str) -> Figures:
     """Run W4: 5,000 bodies of 50 ms at 100 slots in one process."""
-    tasks = _scaled(_SLEEP_TASKS, arena.options)
+    tasks = min(_SLEEP_TASKS, arena.options.tasks)
     figures = _run(arena, peer, variant, "sleep", tasks, seconds=_SLEEP_S, cap_s=20.0)
     return figures | {"ideal_pct": figures.get("rate", 0.0) * _SLEEP_S / _SLEEP_SLOTS * 100}
 
@@ -63,7 +58,7 @@ def run_sleep(arena: Arena, peer: Peer, variant: str) -> Figures:
 def run_burn(arena: Arena, peer: Peer, variant: str) -> Figures:
     """Run W5: 400 bodies of 10 ms of processor time; the ideal is measured just before."""
     ideal = burn_ideal(arena)
-    figures = _run(arena, peer, variant, "burn", _scaled(_BURN_TASKS, arena.options), seconds=None, cap_s=40.0)
+    figures = _run(arena, peer, variant, "burn", min(_BURN_TASKS, arena.options.tasks), seconds=None, cap_s=40.0)
     return figures | {"ideal_rate": ideal, "ideal_pct": figures.get("rate", 0.0) / ideal * 100}
 
 

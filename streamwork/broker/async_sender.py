@@ -17,12 +17,13 @@ from streamwork.store.keys import QueueKeys
 
 
 class AsyncSender:
-    """Coalesce the messages of one loop: while one chunk is in flight the next gathers, so idle latency is untouched."""
+    """Coalesce the messages of one loop: while a chunk is in flight the next gathers, so idle latency is untouched."""
 
     def __init__(self, driver: AsyncDriver, config: ClientConfig) -> None:
         self._driver = driver
         self._config = config
-        self._sender = Sender(config.max_lanes)
+        # Per queue, since each has its chunk in flight; gone while it is (see `Line`).
+        self._senders: dict[str, Sender] = {}
         self._gathered: dict[str, deque[tuple[Outgoing, asyncio.Future[str]]]] = {}
         self._flushing: dict[str, asyncio.Task[None]] = {}
 
@@ -39,6 +40,7 @@ class AsyncSender:
         return future
 
     async def _flush(self, keys: QueueKeys, gathered: deque[tuple[Outgoing, asyncio.Future[str]]]) -> None:
+        batch: list[tuple[Outgoing, asyncio.Future[str]]] = []
         try:
             while gathered:
                 batch = _next_batch(gathered)
@@ -52,28 +54,32 @@ class AsyncSender:
                     for (_, future), entry in zip(batch, entries, strict=True):
                         if not future.done():
                             future.set_result(entry)
+        except BaseException:
+            # The loop ends, or someone cancels every task of it: nobody will send the rest.
+            for _, future in (*batch, *gathered):
+                future.cancel()
+            gathered.clear()
+            raise
         finally:
             self._flushing.pop(keys.tag, None)
 
     async def _send_chunk(self, keys: QueueKeys, chunk: Sequence[Outgoing]) -> list[str]:
+        sender = self._senders.pop(keys.tag, None) or Sender(self._config.max_lanes)
+        begun_s = time.monotonic()
         patience: Patience | None = None
         while True:
             try:
-                entries = await self._driver.run(self._sender.command(keys, chunk, SYSTEM_CLOCK.now_ms()))
+                entries = await self._driver.run(sender.command(keys, chunk, SYSTEM_CLOCK.now_ms()))
             except StoreUnavailable as error:
-                patience = patience or Patience(self._config, time.monotonic())
-                try:
-                    pause_s = patience.pause_s(error, time.monotonic(), [message.task_id for message in chunk])
-                except BaseException:
-                    self._sender = Sender(self._config.max_lanes)  # nobody knows whether its number was used
-                    raise
-                await asyncio.sleep(pause_s)
+                patience = patience or Patience(self._config, begun_s)
+                await asyncio.sleep(patience.pause_s(error, time.monotonic(), [message.task_id for message in chunk]))
             except StoreError as error:
                 if not is_gap(error):
                     raise refused(error) from error
-                self._sender = Sender(self._config.max_lanes)
+                sender = Sender(self._config.max_lanes)
             else:
-                self._sender.sent(keys)
+                sender.sent(keys)
+                self._senders[keys.tag] = sender
                 return entries
 
 

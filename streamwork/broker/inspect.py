@@ -19,9 +19,9 @@ def look_for(keys: QueueKeys, task_id: str, lane: str, entry: str) -> list[Comma
         plain("ZSCORE", keys.due, task_id),
         plain("ZSCORE", keys.dead, task_id),
         plain("HGET", keys.moved, task_id),
-        plain("XPENDING", stream, GROUP, entry, entry, 1) if entry else plain("ECHO", ""),
+        plain("XPENDING", stream, GROUP, entry, entry, 1, if_gone=[]) if entry else plain("ECHO", ""),
         plain("XRANGE", stream, entry, entry) if entry else plain("ECHO", ""),
-        plain("XINFO", "GROUPS", stream),
+        plain("XINFO", "GROUPS", stream, if_gone=[]),
     ]
 
 

@@ -49,4 +49,3 @@ class Sender:
     def sent(self, keys: QueueKeys) -> None:
         """Count the chunk as answered."""
         self._numbers[keys.tag] = self._numbers.get(keys.tag, 0) + 1
-

@@ -7,12 +7,13 @@ import tenacity
 from streamwork.config import ClientConfig
 from streamwork.errors import EnqueueUnknown, StoreError, StoreRejected, StoreUnavailable, TooManyLanes
 
-# Full jitter from 50 ms to 2 s: the first retry is below what a user notices, the last keeps 200 clients apart.
-BACKOFF = tenacity.wait_random_exponential(multiplier=0.05, max=2.0)
+# Full jitter from 50 ms to 1 s: the first retry is below what a user notices, the last spreads 200 clients over a
+# second and still lets a worker resume within two of Redis being back.
+BACKOFF = tenacity.wait_random_exponential(multiplier=0.05, max=1.0)
 
 
 def backoff_s(failures: int) -> float:
-    """Return how long to wait after the n-th failure in a row (1 = first), drawn at random from [0, min(2, 0.05 × 2ⁿ)]."""
+    """Return how long to wait after the n-th failure in a row (1 = first), at random from [0, min(1, 0.05 × 2ⁿ)]."""
     state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
     state.attempt_number = failures
     return float(BACKOFF(state))
@@ -41,7 +42,9 @@ class Patience:
         """
         self.in_doubt = self.in_doubt or getattr(error, "maybe_executed", True)
         if self.in_doubt and now_s >= self._unknown_s:
-            raise EnqueueUnknown(f"{error}: {len(task_ids)} task message(s) may have arrived, or may still arrive", task_ids) from error
+            raise EnqueueUnknown(
+                f"{error}: {len(task_ids)} task message(s) may have arrived, or may still arrive", task_ids
+            ) from error
         if not self.in_doubt and now_s >= self._give_up_s:
             raise error
         self._attempt += 1
@@ -52,7 +55,9 @@ def refused(error: StoreError) -> StoreError | TooManyLanes:
     """Return the typed error for what the enqueue script refuses."""
     text = str(error)
     if isinstance(error, StoreRejected) and "ENQUEUE-LANES" in text:
-        return TooManyLanes("this queue has reached its bound of distinct priorities and tag sets (client.max_lanes): use fewer tag sets")
+        return TooManyLanes(
+            "this queue is at its bound of distinct priorities and tag sets (client.max_lanes): use fewer tag sets"
+        )
     return error
 
 

@@ -6,16 +6,18 @@ after it is on the list, and the listener looks again at every reconnect and eve
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from streamwork.broker.resend import backoff_s
 from streamwork.errors import StoreError
 from streamwork.ids import random_id
+from streamwork.store import scripts
 from streamwork.store.commands import plain
 from streamwork.store.keys import QueueKeys
 from streamwork.store.sync_driver import SyncDriver
@@ -26,9 +28,25 @@ REPLY_LIFE_MS = 600_000
 BLOCK_MS = 2_000
 # How often what is still awaited is looked up, in case a reply entry was trimmed or its stream had lapsed.
 LOOK_AGAIN_S = 3.0
+# What is remembered of ends that nobody waited for yet: as many as a reply stream holds, none larger than rides along.
 _RECENT = 10_000
+_RECENT_BYTES = 4096
+# Handed to a waiter for whom there is nothing any more: the result was not kept, or this side was closed.
+_UNKNOWN = b"\nunknown\n"
 
 Waiter = Callable[[bytes], None]
+logger = logging.getLogger(__name__)
+
+
+class _Listening:
+    """What belongs to one listener thread, so that one that ends late cannot disturb its successor."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.thread: threading.Thread | None = None
+        self.connection_id = 0
+        self.looked_s = 0.0
+        self.renewed_s = 0.0
 
 
 class Results:
@@ -50,11 +68,7 @@ class Results:
         self._cursors: dict[str, bytes] = {}
         self._waiters: dict[str, tuple[QueueKeys, list[Waiter]]] = {}
         self._recent: OrderedDict[str, bytes] = OrderedDict()
-        self._driver: SyncDriver | None = None
-        self._listening_id = 0
-        self._thread: threading.Thread | None = None
-        self._stopping = False
-        self._looked_s = self._renewed_s = 0.0
+        self._listening = _Listening()
 
     @property
     def client_id(self) -> str:
@@ -74,25 +88,23 @@ class Results:
         client_id = self.client_id
         if keys.tag in self._queues:
             return
-        self._make_stream(driver, keys, client_id)
+        driver.run(scripts.watch(keys, client_id, REPLY_LIFE_MS))
         with self._lock:
             self._queues[keys.tag] = keys
             self._cursors[keys.tag] = b"0-0"
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._listen, name="streamwork-results", daemon=True)
-                self._thread.start()
+            listening = self._listening
+            if listening.thread is None:
+                listening.thread = threading.Thread(
+                    target=self._listen, args=(listening,), name="streamwork-results", daemon=True
+                )
+                listening.thread.start()
                 return
-        self._interrupt(driver)
+        self._interrupt(driver, listening)
 
     @staticmethod
-    def _make_stream(driver: SyncDriver, keys: QueueKeys, client_id: str) -> None:
-        reply = keys.reply(client_id)
-        driver.run(plain("XADD", reply, "*", "i", "", "v", ""))
-        driver.run(plain("PEXPIRE", reply, REPLY_LIFE_MS))
-
-    def _interrupt(self, driver: SyncDriver) -> None:
-        if self._listening_id:
-            driver.run(plain("CLIENT", "UNBLOCK", self._listening_id))
+    def _interrupt(driver: SyncDriver, listening: _Listening) -> None:
+        if listening.connection_id:
+            driver.run(plain("CLIENT", "UNBLOCK", listening.connection_id))
 
     def wait(self, keys: QueueKeys, task_id: str, waiter: Waiter) -> None:
         """Call `waiter` with the result record when the message ends; on the listener's thread, or at once if known.
@@ -118,81 +130,91 @@ class Results:
     def ended(self, task_id: str, record: bytes) -> None:
         """Hand a result record to whoever waits for it, and keep it for whoever will ask soon."""
         with self._lock:
-            self._recent[task_id] = record
-            if len(self._recent) > _RECENT:
-                self._recent.popitem(last=False)
+            if len(record) <= _RECENT_BYTES:
+                self._recent[task_id] = record
+                if len(self._recent) > _RECENT:
+                    self._recent.popitem(last=False)
             _, waiters = self._waiters.pop(task_id, (None, []))
-        for waiter in waiters:
-            waiter(record)
+        _call(waiters, record)
 
     def close(self) -> None:
-        """Stop the listener; waiters are left without an answer."""
-        self._stopping = True
-        thread = self._thread
-        if thread is not None and self._pid == os.getpid() and thread is not threading.current_thread():
-            if self._listening_id:
-                driver = self._another_driver()
-                try:
-                    driver.run(plain("CLIENT", "UNBLOCK", self._listening_id))
-                except StoreError:
-                    pass  # it ends by itself at the end of its read
-                finally:
-                    driver.close()
-            thread.join(BLOCK_MS / 1000 + 1)
-        self._reset()
-
-    def _listen(self) -> None:
-        failures = 0
-        while not self._stopping:
+        """Stop the listener; whoever still waits hears that the result is not to be had here."""
+        if self._pid != os.getpid():
+            self._reset()
+            return
+        listening = self._listening
+        listening.stop.set()
+        thread = listening.thread
+        if thread is not None and thread is not threading.current_thread():
+            driver = self._another_driver()
             try:
-                self._listen_once()
-                failures = 0
+                self._interrupt(driver, listening)
             except StoreError:
-                self._drop()
+                pass  # it ends by itself at the end of its read
+            finally:
+                driver.close()
+            thread.join(BLOCK_MS / 1000 + 1)
+        with self._lock:
+            left = [waiter for _, waiters in self._waiters.values() for waiter in waiters]
+        self._reset()
+        _call(left, _UNKNOWN)
+
+    def _listen(self, listening: _Listening) -> None:
+        driver: SyncDriver | None = None
+        failures = 0
+        while not listening.stop.is_set():
+            try:
+                if driver is None:
+                    driver = self._another_driver()
+                    listening.connection_id = driver.link().greeting.client_id
+                    listening.looked_s = listening.renewed_s = 0.0
+                self._listen_once(driver, listening)
+                failures = 0
+            except Exception as error:
+                listening.connection_id = 0
+                if driver is not None:
+                    driver.close()
+                    driver = None
                 failures += 1
-                time.sleep(backoff_s(failures))
-        self._drop()
+                if not isinstance(error, StoreError):
+                    logger.exception("waiting for results failed, and is tried again")
+                listening.stop.wait(backoff_s(failures))
+        listening.connection_id = 0
+        if driver is not None:
+            driver.close()
 
-    def _drop(self) -> None:
-        self._listening_id = 0
-        if self._driver is not None:
-            self._driver.close()
-            self._driver = None
-
-    def _listen_once(self) -> None:
-        driver = self._driver
-        if driver is None:
-            driver = self._driver = self._another_driver()
-            self._listening_id = driver.link().greeting.client_id
-            self._looked_s = self._renewed_s = 0.0
+    def _listen_once(self, driver: SyncDriver, listening: _Listening) -> None:
         now_s = time.monotonic()
-        if now_s - self._renewed_s > REPLY_LIFE_MS / 3000:
-            self._renew(driver)
-            self._renewed_s = now_s
-        if now_s - self._looked_s > LOOK_AGAIN_S:
+        if now_s - listening.renewed_s > REPLY_LIFE_MS / 3000:
+            self._renew(driver, list(self._queues.values()))
+            listening.renewed_s = now_s
+        if now_s - listening.looked_s > LOOK_AGAIN_S:
             self._look_again(driver)
-            self._looked_s = now_s
+            listening.looked_s = now_s
         with self._lock:
             watched = {keys.reply(self.client_id): tag for tag, keys in self._queues.items()}
             cursors = [self._cursors[tag] for tag in watched.values()]
-        reply = driver.run(plain("XREAD", "COUNT", 1000, "BLOCK", BLOCK_MS, "STREAMS", *watched, *cursors), BLOCK_MS / 1000 + 5)
-        for stream, entries in reply or ():
+        read = plain("XREAD", "COUNT", 1000, "BLOCK", BLOCK_MS, "STREAMS", *watched, *cursors)
+        for stream, entries in driver.run(read, BLOCK_MS / 1000 + 5) or ():
+            if listening.stop.is_set():
+                return
+            tag = watched[stream.decode()]
             for _, fields in entries:
-                task_id, record = fields[1].decode(), fields[3]
-                if task_id:
-                    self._end(driver, watched[stream.decode()], task_id, record)
+                facts = dict(zip(fields[::2], fields[1::2], strict=False))
+                self._end(driver, tag, facts.get(b"i", b"").decode(errors="replace"), facts.get(b"v", b""))
             with self._lock:
-                self._cursors[watched[stream.decode()]] = entries[-1][0]
+                self._cursors[tag] = entries[-1][0]
 
     def _end(self, driver: SyncDriver, tag: str, task_id: str, record: bytes) -> None:
-        # Too large to ride along, or not kept at all: only the key knows.
-        found = record or driver.run(plain("GET", self._queues[tag].result(task_id)))
-        self.ended(task_id, found or b"\nunknown\n")
+        if record:
+            self.ended(task_id, record)
+        elif task_id in self._waiters:
+            # Too large to ride along: only the key knows. Whoever asks later looks there first.
+            self.ended(task_id, driver.run(plain("GET", self._queues[tag].result(task_id))) or _UNKNOWN)
 
-    def _renew(self, driver: SyncDriver) -> None:
-        for keys in list(self._queues.values()):
-            if not driver.run(plain("PEXPIRE", keys.reply(self.client_id), REPLY_LIFE_MS)):
-                self._make_stream(driver, keys, self.client_id)
+    def _renew(self, driver: SyncDriver, queues: Iterable[QueueKeys]) -> None:
+        for keys in queues:
+            if driver.run(scripts.watch(keys, self.client_id, REPLY_LIFE_MS)):
                 with self._lock:
                     self._cursors[keys.tag] = b"0-0"
 
@@ -201,6 +223,8 @@ class Results:
             by_queue: dict[str, list[str]] = {}
             for task_id, (keys, _) in self._waiters.items():
                 by_queue.setdefault(keys.tag, []).append(task_id)
+        # A stream that someone deleted is written to by nobody, so it has to be there before the look.
+        self._renew(driver, [self._queues[tag] for tag in by_queue])
         for tag, task_ids in by_queue.items():
             keys = self._queues[tag]
             for start in range(0, len(task_ids), 500):
@@ -209,3 +233,11 @@ class Results:
                 for task_id, record in zip(some, records, strict=True):
                     if record is not None:
                         self.ended(task_id, record)
+
+
+def _call(waiters: list[Waiter], record: bytes) -> None:
+    for waiter in waiters:
+        try:
+            waiter(record)
+        except Exception:
+            logger.debug("a waiter is gone", exc_info=True)

@@ -17,7 +17,6 @@ from streamwork.store.commands import Command
 from streamwork.store.keys import QueueKeys
 from streamwork.store.sync_driver import SyncDriver
 
-
 T = TypeVar("T")
 
 
@@ -27,9 +26,9 @@ class Line:
     def __init__(self, driver: SyncDriver, config: ClientConfig) -> None:
         self._driver = driver
         self._config = config
-        self._sender = Sender(config.max_lanes)
-        self._begun: Command[list[str]] | None = None
-        self._failed: StoreUnavailable | None = None
+        # Gone while a chunk is under way: whatever ends that, a number of unknown fate is not used for another chunk.
+        self._sender: Sender | None = None
+        self._trying: tuple[Sender, Command[list[str]], StoreUnavailable | None, float] | None = None
 
     def send(self, keys: QueueKeys, chunk: Sequence[Outgoing]) -> list[str]:
         """Send one chunk and return its entry ids, trying again while Redis is away.
@@ -39,63 +38,55 @@ class Line:
             EnqueueUnknown: It may have arrived.
             StoreFull, TooManyLanes, StoreRejected: Refused whole.
         """
-        try:
-            entries = self._driver.run(self._sender.command(keys, chunk, SYSTEM_CLOCK.now_ms()))
-        except StoreUnavailable as error:
-            return self._persist(keys, chunk, error)
-        except StoreError as error:
-            return self._refused(keys, chunk, error)
-        self._sender.sent(keys)
-        return entries
+        self.begin(keys, chunk)
+        return self.finish(keys, chunk)
 
     def begin(self, keys: QueueKeys, chunk: Sequence[Outgoing]) -> None:
         """Send a chunk without waiting; `finish` reads its answer."""
-        self._begun = self._sender.command(keys, chunk, SYSTEM_CLOCK.now_ms())
-        self._failed = None
+        sender, self._sender = self._sender or Sender(self._config.max_lanes), None
+        command = sender.command(keys, chunk, SYSTEM_CLOCK.now_ms())
+        begun_s = time.monotonic()
         try:
-            self._driver.begin(self._begun)
+            self._driver.begin(command)
         except StoreUnavailable as error:
-            self._failed = error
+            self._trying = sender, command, error, begun_s
+        else:
+            self._trying = sender, command, None, begun_s
 
     def finish(self, keys: QueueKeys, chunk: Sequence[Outgoing]) -> list[str]:
         """Return the entry ids of the chunk begun last; raises what `send` raises."""
+        if self._trying is None:
+            raise StoreUnavailable("nothing was begun")
+        (sender, command, failed, begun_s), self._trying = self._trying, None
         try:
-            if self._failed is not None or self._begun is None:
-                raise self._failed or StoreUnavailable("nothing was begun")
-            entries = self._driver.finish(self._begun)
+            if failed is not None:
+                raise failed
+            entries = self._driver.finish(command)
         except StoreUnavailable as error:
-            return self._persist(keys, chunk, error)
+            sender, entries = self._persist(sender, keys, chunk, error, begun_s)
         except StoreError as error:
-            return self._refused(keys, chunk, error)
-        self._sender.sent(keys)
+            if not is_gap(error):
+                raise refused(error) from error
+            return self.send(keys, chunk)
+        sender.sent(keys)
+        self._sender = sender
         return entries
 
-    def _persist(self, keys: QueueKeys, chunk: Sequence[Outgoing], error: StoreUnavailable) -> list[str]:
-        patience = Patience(self._config, time.monotonic())
+    def _persist(
+        self, sender: Sender, keys: QueueKeys, chunk: Sequence[Outgoing], error: StoreUnavailable, begun_s: float
+    ) -> tuple[Sender, list[str]]:
+        patience = Patience(self._config, begun_s)
         task_ids = [message.task_id for message in chunk]
-        try:
-            while True:
-                time.sleep(patience.pause_s(error, time.monotonic(), task_ids))
-                try:
-                    entries = self._driver.run(self._sender.command(keys, chunk, SYSTEM_CLOCK.now_ms()))
-                except StoreUnavailable as again:
-                    error = again
-                else:
-                    self._sender.sent(keys)
-                    return entries
-        except StoreUnavailable:
-            raise
-        except StoreError as refusal:
-            return self._refused(keys, chunk, refusal)
-        except BaseException:
-            self._sender = Sender(self._config.max_lanes)  # nobody knows whether its number was used
-            raise
-
-    def _refused(self, keys: QueueKeys, chunk: Sequence[Outgoing], error: StoreError) -> list[str]:
-        if is_gap(error):
-            self._sender = Sender(self._config.max_lanes)
-            return self.send(keys, chunk)
-        raise refused(error) from error
+        while True:
+            time.sleep(patience.pause_s(error, time.monotonic(), task_ids))
+            try:
+                return sender, self._driver.run(sender.command(keys, chunk, SYSTEM_CLOCK.now_ms()))
+            except StoreUnavailable as again:
+                error = again
+            except StoreError as refusal:
+                if not is_gap(refusal):
+                    raise refused(refusal) from refusal
+                sender = Sender(self._config.max_lanes)
 
     def close(self) -> None:
         """Drop the connection."""
@@ -134,7 +125,10 @@ class SyncSender:
         """
         if self._pid != os.getpid():
             self._spare, self._pid = [], os.getpid()
-        line = self._spare.pop() if self._spare else Line(self._another_driver(), self._config)
+        try:
+            line = self._spare.pop()
+        except IndexError:
+            line = Line(self._another_driver(), self._config)
         pending: tuple[QueueKeys, list[Outgoing], T] | None = None
         try:
             for chunk in chunks:

@@ -18,7 +18,7 @@ class Retry:
 
     Attributes:
         max_attempts: Runs in all, the first one included; ≥ 1. Crashes are not counted here.
-        on: Exception types that this policy is for.
+        on: Exception type, or several, that this policy is for.
         base: Seconds; ≥ 0. 0 = at once.
         factor: Growth per attempt; ≥ 1. 1 = constant.
         max_delay: Seconds; ≥ 0.
@@ -26,7 +26,7 @@ class Retry:
     """
 
     max_attempts: int = 3
-    on: tuple[type[BaseException], ...] = (Exception,)
+    on: type[BaseException] | tuple[type[BaseException], ...] = (Exception,)
     base: float = 1.0
     factor: float = 2.0
     max_delay: float = 600.0

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import redis
 
 from streamwork.errors import StoreError
-from streamwork.store.commands import Command, Script, plain
+from streamwork.store.commands import RAISE, Command, Script, packed, plain
 from streamwork.store.endpoint import Endpoint, Greeting, greeting_commands
-from streamwork.store.failures import NoScript, Unavailable, translated
+from streamwork.store.failures import NoGroup, NoScript, Unavailable, is_reply, translated
 
 T = TypeVar("T")
 
@@ -42,7 +42,6 @@ class AsyncDriver:
         self._connecting: asyncio.Lock | None = None
         self._reader: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
-        self._closing: set[asyncio.Task[None]] = set()
 
     @property
     def run_id(self) -> str:
@@ -61,21 +60,34 @@ class AsyncDriver:
         (future,) = await self._send((command,))
         try:
             reply = await future
-        except NoScript:
-            if command.script is None:
-                raise
-            await self.run(plain("SCRIPT", "LOAD", command.script.source))
-            (future,) = await self._send((command,))
-            reply = await future
+        except StoreError as failure:
+            return await self._after_refusal(command, failure)
         return command.read(reply)
 
+    async def _after_refusal(self, command: Command[T], failure: StoreError) -> T:
+        if isinstance(failure, NoScript) and command.script is not None:
+            await self.run(plain("SCRIPT", "LOAD", command.script.source))
+            (future,) = await self._send((command,))
+            return command.read(await future)
+        if isinstance(failure, NoGroup) and command.if_gone is not RAISE:
+            return command.if_gone  # type: ignore[no-any-return]
+        raise failure
+
     async def run_all(self, commands: Sequence[Command[Any]]) -> list[Any]:
-        """Send commands in one round trip and return their answers in order; the first refusal is raised."""
+        """Send commands in one round trip and return their answers in order; the first refusal is raised at the end."""
         if self._connection is None:
             await self.connect()
         futures = await self._send(commands)
-        replies = await asyncio.gather(*futures)
-        return [command.read(reply) for command, reply in zip(commands, replies, strict=True)]
+        replies = await asyncio.gather(*futures, return_exceptions=True)
+        answers: list[Any] = []
+        for command, reply in zip(commands, replies, strict=True):
+            if isinstance(reply, StoreError):
+                answers.append(await self._after_refusal(command, reply))
+            elif isinstance(reply, BaseException):
+                raise reply
+            else:
+                answers.append(command.read(reply))
+        return answers
 
     async def connect(self) -> None:
         """Connect and greet the server, unless that is done; one attempt.
@@ -112,29 +124,34 @@ class AsyncDriver:
     @staticmethod
     async def _ask(connection: Any, commands: Sequence[Command[Any]]) -> list[Any]:
         if commands:
-            packed = [chunk for command in commands for chunk in connection.pack_command(*command.args)]
-            await connection.send_packed_command(packed, check_health=False)
+            await connection.send_packed_command(packed(commands), check_health=False)
         return [await connection.read_response(disable_decoding=True, timeout=math.inf) for _ in commands]
 
     async def _send(self, commands: Sequence[Command[Any]]) -> list[asyncio.Future[Any]]:
         connection = self._connection
         if connection is None:
             raise Unavailable(f"lost Redis at {self.endpoint.where}", maybe_executed=False)
+        data = packed(commands)  # first, because a request that cannot be packed may leave no place in the queue
         loop = asyncio.get_running_loop()
         by_s = loop.time() + self._deadline_s
         futures: list[asyncio.Future[Any]] = []
-        packed: list[bytes] = []
-        for command in commands:
+        for _ in commands:
             future: asyncio.Future[Any] = loop.create_future()
             futures.append(future)
             self._waiting.append((future, by_s))
-            packed.extend(connection.pack_command(*command.args))
         if self._alarm is None:
             self._alarm = loop.call_at(by_s, self._check_deadline)
         try:
-            # The bytes are in the transport's buffer before this first suspends, so requests go out in the order
-            # in which their futures were queued.
-            await connection.send_packed_command(packed, check_health=False)
+            # Not redis-py's own send: that one drops the connection under everyone when one caller is cancelled while
+            # the socket is full. Here the bytes are in the transport's buffer before the first wait, so requests go
+            # out in the order in which their futures were queued, and a cancelled caller only stops waiting.
+            writer = connection._writer  # noqa: SLF001 - see above
+            writer.write(data)
+            await writer.drain()
+        except asyncio.CancelledError:
+            for future in futures:
+                future.cancel()
+            raise
         except (redis.RedisError, OSError) as error:
             self._lose(connection, error)
         return futures
@@ -144,18 +161,26 @@ class AsyncDriver:
         try:
             while True:
                 try:
-                    reply = await connection.read_response(disable_decoding=True, timeout=math.inf, disconnect_on_error=False)
-                except redis.ResponseError as error:
+                    reply = await connection.read_response(
+                        disable_decoding=True, timeout=math.inf, disconnect_on_error=False
+                    )
+                except redis.RedisError as error:
+                    if not is_reply(error):
+                        raise
                     failure = translated(error, self.endpoint.where)
                     self._refuse(failure)
-                    if isinstance(failure, Unavailable):
+                    if isinstance(failure, Unavailable) or not isinstance(error, redis.ResponseError):
                         self._lose(connection, error)
                         return
                 else:
                     future = waiting.popleft()[0]
                     if not future.done():
                         future.set_result(reply)
-        except (redis.RedisError, OSError, IndexError) as error:
+        except asyncio.CancelledError:
+            # Not by `_lose`: the loop ends, and nobody else will close the socket.
+            self._lose(connection, ConnectionError("its event loop ended"))
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it was, the answers that follow cannot be told apart
             self._lose(connection, error)
 
     def _refuse(self, failure: StoreError) -> None:
@@ -190,9 +215,7 @@ class AsyncDriver:
         if self._reader is not None and self._reader is not asyncio.current_task():
             self._reader.cancel()
         self._reader = None
-        closing = asyncio.get_running_loop().create_task(_closed(connection))
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
+        connection._close()  # noqa: SLF001 - the only way to close at once, also while the loop is ending
 
     def drop(self, reason: str) -> None:
         """Give the connection up; what is in flight fails with StoreUnavailable, the next command connects anew."""
@@ -200,14 +223,11 @@ class AsyncDriver:
 
     async def close(self) -> None:
         """Close for good; what is in flight fails."""
-        connection = self._connection
         reader = self._reader
         self.drop("closed")
         if reader is not None:
-            reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
-        if connection is not None:
-            await _closed(connection)
+        await asyncio.sleep(0)  # the transport closes its socket one turn later
 
 
 async def _closed(connection: Any) -> None:

@@ -12,6 +12,8 @@ from functools import cached_property
 from importlib import resources
 from typing import Any, Generic, TypeVar
 
+import hiredis
+
 T = TypeVar("T")
 Arg = str | bytes | int | float
 
@@ -39,6 +41,10 @@ class Script:
         return f"Script({self.name})"
 
 
+# What a command answers has no value of its own that could say "raise instead".
+RAISE: Any = object()
+
+
 class Command(Generic[T]):
     """One request to Redis.
 
@@ -46,18 +52,31 @@ class Command(Generic[T]):
         args: The whole request as Redis gets it.
         read: Turns the raw reply (bytes, ints, lists) into the answer.
         script: Set when the request is an EVALSHA, so that a driver can load it after NOSCRIPT.
+        if_gone: The answer where the stream or its group does not exist; RAISE = that is an error.
     """
 
-    __slots__ = ("args", "read", "script")
+    __slots__ = ("args", "if_gone", "read", "script")
 
-    def __init__(self, args: Sequence[Arg], read: Callable[[Any], T], script: Script | None = None) -> None:
+    def __init__(
+        self, args: Sequence[Arg], read: Callable[[Any], T], script: Script | None = None, *, if_gone: Any = RAISE
+    ) -> None:
         self.args = args
         self.read = read
         self.script = script
+        self.if_gone = if_gone
 
     def __repr__(self) -> str:
         name = self.script.name if self.script else str(self.args[0])
         return f"Command({name}, {len(self.args)} args)"
+
+
+def packed(commands: Sequence[Command[Any]]) -> bytes:
+    """Return requests as they go over the wire, in one piece.
+
+    redis-py's asyncio side packs in Python, which took a third of a worker's time; hiredis does it in C.
+    """
+    # Their stub says a tuple of one member and means any.
+    return b"".join([hiredis.pack_command(tuple(command.args)) for command in commands])  # type: ignore[arg-type]
 
 
 def raw(reply: Any) -> Any:
@@ -65,9 +84,9 @@ def raw(reply: Any) -> Any:
     return reply
 
 
-def plain(*args: Arg, read: Callable[[Any], Any] = raw) -> Command[Any]:
+def plain(*args: Arg, read: Callable[[Any], Any] = raw, if_gone: Any = RAISE) -> Command[Any]:
     """Return a command that is not a script."""
-    return Command(args, read)
+    return Command(args, read, if_gone=if_gone)
 
 
 def call_script(script: Script, keys: Sequence[str], args: Sequence[Arg], read: Callable[[Any], T]) -> Command[T]:

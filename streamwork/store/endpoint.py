@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry as SyncRetry
-from redis.asyncio.retry import Retry as AsyncRetry
 
 from streamwork.errors import ConfigError
 from streamwork.store.commands import Command, Script, plain
@@ -37,12 +37,16 @@ class Endpoint:
             self.where = _shown(url)
             self._options = redis.asyncio.connection.parse_url(url)
         except ValueError as error:
-            raise ConfigError(f"{_without_secret(url)!r} is not a Redis URL ({error}): use redis://host:port/0") from error
+            raise ConfigError(
+                f"{_without_secret(url)!r} is not a Redis URL ({error}): use redis://host:port/0"
+            ) from error
 
     def _settings(self) -> dict[str, Any]:
         options: dict[str, Any] = dict(self._options)
         options.pop("connection_class", None)
-        options.update(protocol=2, socket_timeout=None, socket_connect_timeout=self.connect_timeout_s, health_check_interval=0)
+        options.update(
+            protocol=2, socket_timeout=None, socket_connect_timeout=self.connect_timeout_s, health_check_interval=0
+        )
         if "path" not in options:
             options["socket_keepalive"] = True
         return options
@@ -74,7 +78,9 @@ class Greeting:
     def __init__(self, where: str, info: bytes, client_id: int, role: list[Any]) -> None:
         if role and role[0] in (b"slave", b"replica"):
             master = f"{role[1].decode()}:{role[2]}"
-            raise Unavailable(f"Redis at {where} is a replica of {master}: give the URL of the master", maybe_executed=False)
+            raise Unavailable(
+                f"Redis at {where} is a replica of {master}: give the URL of the master", maybe_executed=False
+            )
         facts = dict(line.partition(":")[::2] for line in info.decode().splitlines() if ":" in line)
         self.run_id = facts.get("run_id", "")
         self.client_id = client_id
@@ -82,7 +88,12 @@ class Greeting:
 
 def greeting_commands(scripts: tuple[Script, ...]) -> list[Command[Any]]:
     """Return what every connection asks first: server, own id, role, and which scripts are there."""
-    return [plain("INFO", "server"), plain("CLIENT", "ID"), plain("ROLE"), plain("SCRIPT", "EXISTS", *(s.sha for s in scripts))]
+    return [
+        plain("INFO", "server"),
+        plain("CLIENT", "ID"),
+        plain("ROLE"),
+        plain("SCRIPT", "EXISTS", *(s.sha for s in scripts)),
+    ]
 
 
 def _shown(url: str) -> str:

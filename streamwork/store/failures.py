@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import re
+
 import redis
 
 from streamwork.errors import StoreError, StoreFull, StoreRejected, StoreUnavailable
 
-# Not executed, and worth sending again (rule 23).
-_NOT_NOW = ("BUSY", "LOADING", "READONLY", "MISCONF", "NOREPLICAS", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "UNBLOCKED")
+# Not executed, and worth sending again (rule 23); with what a person can do about it.
+_NOT_NOW = {
+    "BUSY": "a script of another client runs too long there",
+    "LOADING": "it reads its data from disk; wait until it is ready",
+    "READONLY": "give the URL of the master",
+    "MISCONF": "it cannot write to its disk; see its log",
+    "NOREPLICAS": "it has fewer replicas than min-replicas-to-write asks for",
+    "CLUSTERDOWN": "a part of the cluster has no master",
+    "MASTERDOWN": "give the URL of the master",
+    "TRYAGAIN": "the cluster moves these keys; try again",
+    "UNBLOCKED": "the wait was ended; try again",
+}
+# 6.2 puts the code of an error inside a script far behind "Error running script (call to f_…)", after a dash.
+_NOT_NOW_CODE = re.compile(rf"(?:^|\s-)({'|'.join(_NOT_NOW)})\b")
 
 
 class NoGroup(StoreError):
@@ -34,18 +48,15 @@ class Unavailable(StoreUnavailable):
         self.maybe_executed = maybe_executed
 
 
-def full_text(error: redis.ResponseError) -> str:
+def full_text(error: BaseException) -> str:
     """Return what the server said, with the code word that redis-py cuts off for classes it knows."""
-    codes = {
-        redis.exceptions.NoScriptError: "NOSCRIPT",
-        redis.exceptions.BusyLoadingError: "LOADING",
-        redis.exceptions.ReadOnlyError: "READONLY",
-        redis.exceptions.OutOfMemoryError: "OOM",
-        redis.exceptions.NoPermissionError: "NOPERM",
-    }
-    text = str(error)
-    code = codes.get(type(error))
-    return text if code is None or text.startswith(code) else f"{code} {text}"
+    text, code = str(error), getattr(error, "status_code", None)
+    return text if code in {None, "ERR"} or text.startswith(str(code)) else f"{code} {text}"
+
+
+def is_reply(error: BaseException) -> bool:
+    """Whether the server answered with an error, so that the request surely had no effect; else no answer came."""
+    return isinstance(error, (redis.ResponseError, redis.AuthenticationError, redis.exceptions.BusyLoadingError))
 
 
 def translated(error: BaseException, where: str) -> StoreError:
@@ -57,22 +68,25 @@ def translated(error: BaseException, where: str) -> StoreError:
     """
     if isinstance(error, redis.AuthenticationError):
         return StoreRejected(f"Redis at {where} refuses the login ({error}): check the user and password in the URL")
-    if isinstance(error, redis.ResponseError) or isinstance(error, redis.exceptions.BusyLoadingError):
+    if is_reply(error):
         return _from_reply(full_text(error), where)
-    return Unavailable(f"no Redis at {where} ({_reason(error)})", maybe_executed=False)
+    return Unavailable(f"no Redis at {where} ({_reason(error)}): start it, or correct the URL", maybe_executed=False)
 
 
 def _from_reply(text: str, where: str) -> StoreError:
     if "NOSCRIPT" in text[:40]:
         return NoScript(text)
-    if "NOGROUP" in text or "requires the key to exist" in text:
+    if "NOGROUP" in text or "requires the key to exist" in text or "no such key" in text:
         return NoGroup(text)
     if text.startswith(("WRONGPASS", "NOAUTH", "NOPERM")) or "invalid username-password" in text:
         return StoreRejected(f"Redis at {where} refuses: {text}: check the user, password and ACL of the URL")
     if text.startswith("OOM") or "OOM command not allowed" in text:
         return StoreFull(f"Redis at {where} is at maxmemory: raise it, or let the queues drain")
-    if any(code in text[:60] for code in _NOT_NOW):
-        return Unavailable(f"Redis at {where} cannot serve now: {text}", maybe_executed=False)
+    not_now = _NOT_NOW_CODE.search(text)
+    if not_now is not None:
+        return Unavailable(
+            f"Redis at {where} cannot serve now: {text.rstrip('.')}: {_NOT_NOW[not_now[1]]}", maybe_executed=False
+        )
     return StoreRejected(f"Redis at {where} answered: {text}")
 
 

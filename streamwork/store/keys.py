@@ -1,34 +1,7 @@
 """Every key in Redis: name, type, what it holds and who frees it. No other file builds a key name.
 
 All keys of one queue share the hash tag ``{namespace:queue}``, so a queue is one cluster slot and every script stays
-within it. ``q`` below is that tag.
-
-===================== ======= ============================================================ ==========================
-key                   type    holds                                                        freed by
-===================== ======= ============================================================ ==========================
-q:lane:<level>:<tags> stream  task messages: ``d`` body, ``a`` attempt record (retries)    queue; trimmed (rule 30)
-q:lanes               hash    lane → creation ms; its length is the lane version           queue
-q:added, q:settled    hash    lane → messages ever added / ever settled (rule 33)          queue
-q:low                 hash    lane → id to recreate a lost group at (rule 8)               queue
-q:control             stream  signals to supervisors: new lane, returned, due, cancel      queue; MAXLEN ~ 1000
-q:bell:<tags>         list    at most one token: "this tag set has work" (rule 6)          queue
-q:due                 zset    task id → run-at ms                                          message (promote, finish)
-q:due:body            hash    task id → lane, attempt record, body                         message
-q:moved               hash    task id → lane and entry after a promotion                   message (finish)
-q:suspects            hash    lane/entry → crash and loss counts with evidence             message (finish)
-q:cancelled           hash    task id → who asked                                          message (finish)
-q:dead                zset    task id → died-at ms                                         message (retry, purge)
-q:dead:body           hash    task id → lane, attempt record, reason, body                 message
-q:result:<id>         string  token, state, payload                                        PX keep_ms
-q:journal             stream  what came of each message: field ``j``                       queue; trimmed by age
-q:counts              hash    state → how many ended so, ever                              queue
-q:sender:<id>         string  last chunk number and its reply (rule 1)                     PX 10 min
-q:reply:<client>      stream  ends of this client's messages                               PX, renewed by the client
-q:consumers           hash    consumer → registration (tags, host, pid, …)                 queue; deregistration, reaper
-q:alive:<consumer>    string  liveness (rule 11)                                           PX liveness TTL
-q:pulse, q:grace      string  the reaper's own liveness / nobody is taken now (rule 14)    PX
-q:returned            set     lanes that hold entries marked for adoption (rule 15)        queue; adopt
-===================== ======= ============================================================ ==========================
+within it. `KEYS` is the table of them, without that tag; ``*`` stands for the part that varies.
 
 Namespace level: ``{namespace}:queues`` (set of queue names, no TTL, owner: the namespace).
 """
@@ -36,11 +9,62 @@ Namespace level: ``{namespace}:queues`` (set of queue names, no TTL, owner: the 
 from __future__ import annotations
 
 import re
+from typing import Literal, NamedTuple
 
 from streamwork.errors import ConfigError
 
 GROUP = "workers"
 RETURNED_CONSUMER = "returned"
+
+Owner = Literal["queue", "message", "expires"]
+
+
+class KeySpec(NamedTuple):
+    """One kind of key.
+
+    Attributes:
+        pattern: What follows the queue's hash tag.
+        kind: Its type in Redis.
+        holds: What is in it.
+        owner: ``queue`` = lives as long as the queue; ``message`` = its members go with the task messages they belong
+            to; ``expires`` = it always has a TTL.
+        freed_by: What removes it, or its members.
+    """
+
+    pattern: str
+    kind: Literal["stream", "hash", "zset", "set", "list", "string"]
+    holds: str
+    owner: Owner
+    freed_by: str
+
+
+KEYS = (
+    KeySpec(":lane:*", "stream", "task messages: `d` body, `a` attempt record (retries)", "queue", "trimmed (rule 30)"),
+    KeySpec(":lanes", "hash", "lane → creation ms; its length is the lane version", "queue", ""),
+    KeySpec(":added", "hash", "lane → messages ever added (rule 33)", "queue", ""),
+    KeySpec(":settled", "hash", "lane → messages ever settled (rule 33)", "queue", ""),
+    KeySpec(":low", "hash", "lane → id to recreate a lost group at (rule 8)", "queue", ""),
+    KeySpec(":control", "stream", "signals to supervisors: new lane, returned, due, cancel", "queue", "MAXLEN ~ 1000"),
+    KeySpec(":bell:*", "list", 'at most one token: "this tag set has work" (rule 6)', "queue", "who is woken"),
+    KeySpec(":due", "zset", "task id → run-at ms", "message", "promote, cancel"),
+    KeySpec(":due:body", "hash", "task id → lane, attempt record, body", "message", "promote, cancel"),
+    KeySpec(":moved", "hash", "task id → lane and entry after a promotion", "message", "finish"),
+    KeySpec(":suspects", "hash", "lane/entry → crash and loss counts with evidence", "message", "finish"),
+    KeySpec(":cancelled", "hash", "task id → who asked", "message", "finish"),
+    KeySpec(":dead", "zset", "task id → died-at ms", "message", "retry, purge"),
+    KeySpec(":dead:body", "hash", "task id → lane, attempt record, reason, body", "message", "retry, purge"),
+    KeySpec(":result:*", "string", "token, state, payload", "expires", "PX keep_ms"),
+    KeySpec(":journal", "stream", "what came of each message: field `j`", "queue", "trimmed by age"),
+    KeySpec(":counts", "hash", "state → how many ended so, ever", "queue", ""),
+    KeySpec(":sender:*", "string", "last chunk number and its reply (rule 1)", "expires", "PX 10 min"),
+    KeySpec(":settle:*", "string", "a consumer's last chunk of ends and its answer (rule 23)", "expires", "PX 10 min"),
+    KeySpec(":reply:*", "stream", "ends of this client's messages", "expires", "PX, renewed by the client"),
+    KeySpec(":consumers", "hash", "consumer → registration (tags, host, pid, …)", "queue", "deregistration, reaper"),
+    KeySpec(":alive:*", "string", "liveness (rule 11)", "expires", "PX liveness TTL"),
+    KeySpec(":pulse", "string", "the reaper's own liveness (rule 14)", "expires", "PX"),
+    KeySpec(":grace", "string", "nobody is taken now (rule 14)", "expires", "PX"),
+    KeySpec(":returned", "set", "lanes that hold entries marked for adoption (rule 15)", "queue", "adopt"),
+)  # fmt: skip
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,99}")
 
@@ -48,13 +72,24 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,99}")
 def checked_name(kind: str, name: str) -> str:
     """Return `name` if it may be part of a key, else raise ConfigError: letters, digits, ``_ . -``, 100 at most."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise ConfigError(f"{kind} {name!r}: use 1-100 letters, digits, '_', '.' or '-', starting with a letter or digit")
+        raise ConfigError(
+            f"{kind} {name!r}: use 1-100 letters, digits, '_', '.' or '-', starting with a letter or digit"
+        )
     return name
 
 
 def queues(namespace: str) -> str:
     """Return the key of the set of queue names."""
     return "{" + namespace + "}:queues"
+
+
+def spec_of(key: str) -> KeySpec | None:
+    """Return what kind of key of a queue this is, or None for one that is not in `KEYS`."""
+    rest = key.partition("}")[2]
+    exact = next((spec for spec in KEYS if spec.pattern == rest), None)
+    return exact or next(
+        (spec for spec in KEYS if spec.pattern[-1] == "*" and rest.startswith(spec.pattern[:-1])), None
+    )
 
 
 class QueueKeys:
@@ -124,6 +159,10 @@ class QueueKeys:
     def sender(self, sender_id: str) -> str:
         """Return the mark of a sender."""
         return f"{self.tag}:sender:{sender_id}"
+
+    def settle_mark(self, consumer: str) -> str:
+        """Return what remembers the last chunk that a consumer settled."""
+        return f"{self.tag}:settle:{consumer}"
 
     def reply(self, client_id: str) -> str:
         """Return the reply stream of a client."""

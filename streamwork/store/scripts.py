@@ -24,13 +24,17 @@ HEAL = Script("heal")
 DROP_CONSUMER = Script("drop_consumer")
 MAINTAIN = Script("maintain")
 CANCEL = Script("cancel")
+WATCH = Script("watch")
 
 ALL_SCRIPTS = (
     ENQUEUE, SETTLE, PROMOTE, REGISTER, REVIVE, PULSE, TAKE, RELEASE, ADOPT, HEAL, DROP_CONSUMER, MAINTAIN, CANCEL,
+    WATCH,
 )  # fmt: skip
 
 # A sender that is silent for longer starts a new mark; resends stop after 60 s, so ten times that is safe (rule 1).
 SENDER_LIFE_MS = 600_000
+# A chunk of outcomes is sent again until Redis answers; longer than this without Redis, its consumer is fenced anyway.
+SETTLE_LIFE_MS = 600_000
 
 
 def _texts(reply: bytes) -> list[str]:
@@ -68,7 +72,7 @@ class SettleItem(NamedTuple):
         op: Operation letter and flags, as in settle.lua.
         lane: Lane name.
         entry: Entry id.
-        count: Delivery count, for the owner check.
+        delivered: Delivery count, for the owner check.
         journal: Journal record.
         rest: What follows by operation; for S K C D the reply's position comes third and is filled in here.
         result_key: Where the result goes; ends in the task id.
@@ -79,7 +83,7 @@ class SettleItem(NamedTuple):
     op: str
     lane: str
     entry: bytes
-    count: int
+    delivered: int
     journal: bytes
     rest: tuple[Arg, ...]
     result_key: str
@@ -93,19 +97,22 @@ def settle(keys: QueueKeys, consumer: str, items: Sequence[SettleItem]) -> Comma
     replies: dict[str, int] = {}
     argv: list[Arg] = []
     results: list[str] = []
-    for op, lane, entry, count, journal, rest, result_key, reply_key, _ in items:
+    for op, lane, entry, delivered, journal, rest, result_key, reply_key, _ in items:
         position = lanes.get(lane) or lanes.setdefault(lane, len(lanes) + 1)
         results.append(result_key)
         if op[0] == "R":
-            argv += (op, position, entry, count, journal, *rest)
+            argv += (op, position, entry, delivered, journal, *rest)
         else:
-            reply = 0 if reply_key is None else replies.get(reply_key) or replies.setdefault(reply_key, len(replies) + 1)
-            argv += (op, position, entry, count, journal, rest[0], rest[1], reply, *rest[2:])
+            reply = (
+                0 if reply_key is None else replies.get(reply_key) or replies.setdefault(reply_key, len(replies) + 1)
+            )
+            argv += (op, position, entry, delivered, journal, rest[0], rest[1], reply, *rest[2:])
     script_keys = [
         keys.settled, keys.counts, keys.journal, keys.due, keys.due_body, keys.dead, keys.dead_body, keys.moved,
-        keys.suspects, keys.cancelled, keys.control, *map(keys.lane, lanes), *replies, *results,
+        keys.suspects, keys.cancelled, keys.control, keys.settle_mark(consumer), *map(keys.lane, lanes), *replies,
+        *results,
     ]  # fmt: skip
-    head = (consumer, len(lanes), len(replies), len(keys.result_prefix), *lanes)
+    head: tuple[Arg, ...] = (consumer, len(lanes), len(replies), len(keys.result_prefix), SETTLE_LIFE_MS, *lanes)
     return Command(("EVALSHA", SETTLE.sha, len(script_keys), *script_keys, *head, *argv), _lost_positions, SETTLE)
 
 
@@ -123,7 +130,7 @@ class Promoted(NamedTuple):
 
 def promote(keys: QueueKeys, lanes: Sequence[str], most: int) -> Command[Promoted]:
     """Move at most `most` due task messages to their lanes."""
-    script_keys = [keys.due, keys.due_body, keys.lanes, keys.added, keys.moved]
+    script_keys = [keys.due, keys.due_body, keys.lanes, keys.added, keys.moved, keys.control]
     for lane in lanes:
         script_keys += (keys.lane(lane), keys.bell(lane))
 
@@ -160,17 +167,36 @@ class Pulse(NamedTuple):
 def pulse(keys: QueueKeys, reaper: str, life_ms: int, grace_ms: int, near_ms: int) -> Command[Pulse]:
     """Renew, take over or watch the reaper's pulse."""
     return call_script(
-        PULSE, (keys.pulse, keys.grace), (reaper, life_ms, grace_ms, near_ms), lambda r: Pulse(bool(r[0]), bool(r[1]), r[2])
+        PULSE,
+        (keys.pulse, keys.grace),
+        (reaper, life_ms, grace_ms, near_ms),
+        lambda r: Pulse(bool(r[0]), bool(r[1]), r[2]),
     )
 
 
-def take(  # noqa: PLR0913 - the script's own arguments
-    keys: QueueKeys, lane: str, consumer: str, *, mode: str, most: int = 100, evidence: str = "", started: Sequence[Arg] = ()
+def take(
+    keys: QueueKeys,
+    lane: str,
+    consumer: str,
+    *,
+    mode: str,
+    most: int = 100,
+    evidence: str = "",
+    started: Sequence[Arg] = (),
 ) -> Command[int]:
     """Mark a consumer's entries of a lane for adoption; see take.lua for the modes and answers."""
     return call_script(
         TAKE,
-        (keys.lane(lane), keys.returned, keys.control, keys.bell(lane), keys.grace, keys.alive(consumer), keys.consumers, keys.suspects),
+        (
+            keys.lane(lane),
+            keys.returned,
+            keys.control,
+            keys.bell(lane),
+            keys.grace,
+            keys.alive(consumer),
+            keys.consumers,
+            keys.suspects,
+        ),
         (consumer, lane, most, mode, evidence, *started),
         int,
     )
@@ -187,11 +213,14 @@ def release(keys: QueueKeys, lane: str, consumer: str, entries: Sequence[tuple[b
 
 
 class Adopted(NamedTuple):
-    """One adopted entry; `fields` is None where it is gone from the stream, `suspicion` as in q:suspects."""
+    """One adopted entry with its delivery count; `fields` is None where it is gone from the stream.
+
+    `suspicion` is what q:suspects holds of it.
+    """
 
     entry: bytes
     fields: list[bytes] | None
-    count: int
+    delivered: int
     suspicion: bytes | None
 
 
@@ -199,9 +228,11 @@ def adopt(keys: QueueKeys, lane: str, consumer: str, most: int, own: Sequence[by
     """Take over marked entries of a lane, or (with `own`) entries of its own that the consumer lost track of."""
     return call_script(
         ADOPT,
-        (keys.lane(lane), keys.returned, keys.suspects, keys.moved, keys.cancelled),
+        (keys.lane(lane), keys.returned, keys.suspects, keys.settled),
         (consumer, lane, most, consumer if own else "returned", *own),
-        lambda reply: [Adopted(entry, fields or None, count, suspicion) for entry, fields, count, suspicion in reply],
+        lambda reply: [
+            Adopted(entry, fields or None, delivered, suspicion) for entry, fields, delivered, suspicion in reply
+        ],
     )
 
 
@@ -220,14 +251,34 @@ def maintain(keys: QueueKeys, lane: str, oldest_kept: str, most: int) -> Command
     return call_script(MAINTAIN, (keys.lane(lane), keys.low, keys.added, keys.settled), (lane, oldest_kept, most), list)
 
 
-def cancel(keys: QueueKeys, task_id: str, by: str, record: bytes, keep_ms: int, client: str) -> Command[str]:
-    """Cancel or mark a task message; answers ``cancelled``, ``requested`` or ``ended``."""
+def cancel(
+    keys: QueueKeys, task_id: str, by: str, record: bytes, keep_ms: int, client: str, *, lane: str = "", entry: str = ""
+) -> Command[str]:
+    """Cancel or mark a task message; answers ``cancelled``, ``requested`` or ``ended``.
+
+    Args:
+        keys: The queue.
+        task_id: The message.
+        by: Who asks.
+        record: Result record for one that is cancelled at once.
+        keep_ms: How long that record is kept, ≥ 1.
+        client: Whose reply stream hears of it.
+        lane: Lane that the message was sent to; empty = not known.
+        entry: Its entry there; with it, a message that has ended without a result is known to have ended, and no mark
+            is left behind. Empty = not known.
+    """
     return call_script(
         CANCEL,
-        (keys.due, keys.due_body, keys.cancelled, keys.control, keys.result(task_id), keys.counts, keys.reply(client)),
-        (task_id, by, record, keep_ms),
+        (keys.due, keys.due_body, keys.cancelled, keys.control, keys.result(task_id), keys.counts, keys.reply(client),
+         keys.dead, keys.moved, keys.lane(lane)),
+        (task_id, by, record, keep_ms, entry if lane else ""),
         bytes.decode,
-    )
+    )  # fmt: skip
+
+
+def watch(keys: QueueKeys, client: str, life_ms: int) -> Command[bool]:
+    """Make a client's reply stream exist or live on; answers whether it had to be made."""
+    return call_script(WATCH, (keys.reply(client),), (life_ms,), bool)
 
 
 def read_new(lanes: Sequence[tuple[str, str]], consumer: str, count: int, block_ms: int | None) -> Command[Any]:
@@ -241,4 +292,6 @@ def read_new(lanes: Sequence[tuple[str, str]], consumer: str, count: int, block_
     """
     blocking: tuple[Arg, ...] = () if block_ms is None else ("BLOCK", block_ms)
     streams = [lane[0] for lane in lanes]
-    return plain("XREADGROUP", "GROUP", GROUP, consumer, "COUNT", count, *blocking, "STREAMS", *streams, *([">"] * len(streams)))
+    return plain(
+        "XREADGROUP", "GROUP", GROUP, consumer, "COUNT", count, *blocking, "STREAMS", *streams, *([">"] * len(streams))
+    )

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import redis
 
 from streamwork.errors import StoreError, StoreRejected
-from streamwork.store.commands import Command, Script, plain
+from streamwork.store.commands import RAISE, Command, Script, packed, plain
 from streamwork.store.endpoint import Endpoint, Greeting, greeting_commands
-from streamwork.store.failures import NoScript, Unavailable, translated
+from streamwork.store.failures import NoGroup, NoScript, Unavailable, is_reply, translated
 
 T = TypeVar("T")
 
@@ -23,6 +23,7 @@ class SyncLink:
     def __init__(self, endpoint: Endpoint, scripts: tuple[Script, ...]) -> None:
         self.endpoint = endpoint
         self.connection = endpoint.sync_connection()
+        self.unread = 0
         try:
             self.connection.connect()
             info, client_id, role, known = self._ask(greeting_commands(scripts))
@@ -42,13 +43,19 @@ class SyncLink:
 
     def send(self, commands: Sequence[Command[Any]]) -> None:
         """Write requests without waiting for the answers."""
-        pack = self.connection.pack_command
-        packed = [chunk for command in commands for chunk in pack(*command.args)]
-        self.connection.send_packed_command(packed, check_health=False)
+        data = packed(commands)
+        self.unread += len(commands)
+        self.connection.send_packed_command([data], check_health=False)
 
     def receive(self, timeout_s: float) -> Any:
         """Read the next raw answer; a reply that is an error is raised."""
-        return self.connection.read_response(disable_decoding=True, timeout=timeout_s)
+        try:
+            reply = self.connection.read_response(disable_decoding=True, timeout=timeout_s)
+        except redis.ResponseError:
+            self.unread -= 1
+            raise
+        self.unread -= 1
+        return reply
 
     def close(self) -> None:
         """Drop the connection."""
@@ -92,44 +99,78 @@ class SyncDriver:
 
     def begin(self, command: Command[Any]) -> None:
         """Send a command; `finish` on the same thread reads its answer, so work can be done in between."""
-        link = self.link()
-        try:
-            link.send((command,))
-        except (redis.RedisError, OSError) as error:
-            self.drop()
-            raise Unavailable(f"lost Redis at {self.endpoint.where} while sending ({error})", maybe_executed=True) from error
+        self._send((command,))
 
-    def finish(self, command: Command[T], timeout_s: float | None = None) -> T:
-        """Read the answer of the command begun last on this thread."""
-        link: SyncLink = self._local.link
+    def _send(self, commands: Sequence[Command[Any]]) -> None:
+        link = self.link()
+        if link.unread:
+            self.drop()  # Ctrl-C came between a request and its answer: that answer must not be taken for this one's
+            link = self.link()
         try:
-            reply = link.receive(timeout_s or self._deadline_s)
-        except redis.ResponseError as error:
-            return self._after_refusal(command, translated(error, self.endpoint.where))
+            link.send(commands)
         except (redis.RedisError, OSError) as error:
             self.drop()
-            failure = translated(error, self.endpoint.where)
-            if isinstance(error, redis.exceptions.BusyLoadingError):
-                raise failure from error
-            raise Unavailable(f"lost Redis at {self.endpoint.where} ({error})", maybe_executed=True) from error
+            raise Unavailable(
+                f"lost Redis at {self.endpoint.where} while sending ({error})", maybe_executed=True
+            ) from error
         except BaseException:
             self.drop()
             raise
+
+    def finish(self, command: Command[T], timeout_s: float | None = None) -> T:
+        """Read the answer of the command begun last on this thread."""
+        try:
+            reply = self._receive(timeout_s)
+        except StoreError as failure:
+            return self._after_refusal(command, failure)
         return command.read(reply)
+
+    def _receive(self, timeout_s: float | None = None) -> Any:
+        link: SyncLink = self._local.link
+        try:
+            return link.receive(timeout_s or self._deadline_s)
+        except (redis.RedisError, OSError) as error:
+            where = self.endpoint.where
+            if is_reply(error):
+                failure = translated(error, where)
+                if isinstance(failure, Unavailable) or not isinstance(error, redis.ResponseError):
+                    self.drop()
+                raise failure from error
+            self.drop()
+            raise Unavailable(f"lost Redis at {where} ({error})", maybe_executed=True) from error
+        except BaseException:
+            self.drop()
+            raise
 
     def _after_refusal(self, command: Command[T], failure: StoreError) -> T:
         if isinstance(failure, NoScript) and command.script is not None:
             loaded = self.run(plain("SCRIPT", "LOAD", command.script.source))
             if loaded.decode() != command.script.sha:
                 raise StoreRejected(f"Redis loaded {command.script} under another name")
-            return self.run(command)
-        if isinstance(failure, Unavailable):
-            self.drop()
+            self._send((command,))
+            return command.read(self._receive())
+        if isinstance(failure, NoGroup) and command.if_gone is not RAISE:
+            return command.if_gone  # type: ignore[no-any-return]
         raise failure
 
     def run_all(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Send commands in one round trip and return their answers in order; the first refusal is raised at the end."""
-        return [self.run(command) for command in commands]
+        if not commands:
+            return []
+        self._send(commands)
+        replies: list[Any] = []
+        for _ in commands:
+            try:
+                replies.append(self._receive())
+            except Unavailable:
+                self.drop()  # the other answers would be taken for those of the next request
+                raise
+            except StoreError as failure:
+                replies.append(failure)
+        return [
+            self._after_refusal(command, reply) if isinstance(reply, StoreError) else command.read(reply)
+            for command, reply in zip(commands, replies, strict=True)
+        ]
 
     def server_ms(self) -> int:
         """Return the server's clock, milliseconds."""
@@ -146,5 +187,3 @@ class SyncDriver:
     def close(self) -> None:
         """Close this thread's connection; other threads' close with their threads."""
         self.drop()
-
-

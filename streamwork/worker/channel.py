@@ -1,7 +1,7 @@
 """Messages between a supervisor and its processes: one msgpack array per message, over a socket pair.
 
-From the child: hello (queues), ready, stats (taken, ended, in hand), idle, failed (text), bye (spooled).
-To the child: go (consumer name), lanes (queue, lanes, fleet), returned (queue, lane), cancel (queue, ids), rename (name),
+From the child: hello (namespace, queues, settings), ready, stats (taken, ended, in hand, idle), failed (is it Redis, text),
+bye (spooled). To the child: go (consumer name, url), lanes (queue, lanes, fleet), returned (queue, lane), cancel (queue, ids), rename (name),
 fenced, drain, stop.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import logging
@@ -11,11 +12,12 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
+
+import msgspec
 
 from streamwork.app import Streamwork
-from streamwork.config import Config
-from streamwork.errors import StoreUnavailable, StreamworkError
+from streamwork.errors import AppBroken, AppNotFound, StoreError, StoreUnavailable, StreamworkError
 from streamwork.worker.channel import Channel
 from streamwork.worker.slot_table import SlotTable
 from streamwork.worker.worker import Worker
@@ -29,12 +31,29 @@ EXIT_OK, EXIT_SPOOLED, EXIT_APP = 0, 3, 4
 FindApp = Callable[[], Streamwork]
 
 
-def run_child(find_app: FindApp, config: Config, end: socket.socket, table: SlotTable, parent: int) -> int:
+def become_child(find_app: FindApp, end: socket.socket, table: SlotTable) -> NoReturn:
+    """Leave the supervisor's loop behind, right after the fork, and be a worker process to the end."""
+    status = 1
+    try:
+        asyncio.set_event_loop(None)
+        asyncio._set_running_loop(None)  # noqa: SLF001 - the parent's loop is on this stack and must not be used
+        signal.set_wakeup_fd(-1)
+        status = run_child(find_app, end, table, os.getppid())
+    except BaseException:
+        logger.exception("worker process failed")
+    finally:
+        logging.shutdown()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        os._exit(status)
+
+
+def run_child(find_app: FindApp, end: socket.socket, table: SlotTable, parent: int) -> int:
     """Be a worker process; returns its exit status.
 
     Args:
-        find_app: Imports the app; here, so that each process has its own and a reload sees new code.
-        config: Settings.
+        find_app: Imports the app; here, so that each process has its own and a reload sees new code. Its settings are
+            the ones that count.
         end: This side of the channel.
         table: Shared with the supervisor.
         parent: The supervisor's pid.
@@ -43,10 +62,10 @@ def run_child(find_app: FindApp, config: Config, end: socket.socket, table: Slot
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the supervisor decides, and says so over the channel
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        import uvloop  # noqa: PLC0415 - not on Windows
+        import uvloop
     except ImportError:
-        return asyncio.run(_main(find_app, config, end, table))
-    return uvloop.run(_main(find_app, config, end, table))
+        return asyncio.run(_main(find_app, end, table))
+    return uvloop.run(_main(find_app, end, table))
 
 
 def _die_with(parent: int) -> None:
@@ -56,47 +75,50 @@ def _die_with(parent: int) -> None:
         os._exit(1)  # it died before the call above
 
 
-async def _main(find_app: FindApp, config: Config, end: socket.socket, table: SlotTable) -> int:
+async def _main(find_app: FindApp, end: socket.socket, table: SlotTable) -> int:
     channel = Channel(end)
     await channel.open()
     try:
         app = find_app()
     except StreamworkError as error:
-        channel.send("failed", str(error))
-        await channel.close()
-        return EXIT_APP
-    except BaseException as error:  # noqa: BLE001 - the user's module raises what it likes
-        logger.exception("the app cannot be imported")
-        channel.send("failed", f"the app cannot be imported: {type(error).__name__}: {error}")
-        await channel.close()
-        return EXIT_APP
+        return await _failed(channel, error)
+    except BaseException as error:
+        logger.debug("the app cannot be imported", exc_info=True)
+        return await _failed(channel, AppBroken(f"the app cannot be imported: {type(error).__name__}: {error}"))
     # What is imported now lives as long as the process: keep the collector from walking it.
     gc.collect()
     gc.freeze()
-    return await _Child(app, config, channel, table).run()
+    return await _Child(app, channel, table).run()
+
+
+async def _failed(channel: Channel, error: StreamworkError) -> int:
+    channel.send("failed", isinstance(error, StoreError), str(error))
+    await channel.close()
+    return EXIT_APP
 
 
 class _Child:
-    def __init__(self, app: Streamwork, config: Config, channel: Channel, table: SlotTable) -> None:
+    def __init__(self, app: Streamwork, channel: Channel, table: SlotTable) -> None:
         self._channel = channel
-        self._worker = Worker(app, config, "", table)
-        self._config = config
-        self._started = False
+        self._worker = Worker(app, app.config, "", table)
+        self._config = app.config
 
     async def run(self) -> int:
         worker, channel = self._worker, self._channel
-        channel.send("hello", worker.app.name, worker.queues)
+        if not worker.queues:
+            return await _failed(channel, AppNotFound(f"app {worker.app.name!r} declares no task"))
+        channel.send("hello", worker.app.name, worker.queues, msgspec.to_builtins(worker.config))
         while (message := await channel.receive()) is not None and message[0] not in ("go", "stop", "drain"):
             pass  # what comes before "go" is told again after it
         if message is None or message[0] != "go":
             return EXIT_OK
         worker.rename_first(message[1])
+        # Of an embedded server the supervisor holds the share, and says where it is.
+        worker.app.connection.configure(msgspec.structs.replace(worker.config, url=message[2]))
         try:
             await self._start_patiently()
         except StreamworkError as error:
-            channel.send("failed", str(error))
-            await channel.close()
-            return EXIT_APP
+            return await _failed(channel, error)
         loops = [asyncio.create_task(self._listen()), asyncio.create_task(self._report())]
         channel.send("ready", message[1])
         await worker.run()

@@ -50,6 +50,7 @@ class Consumer:
         self.use_bells = False
         self.suspects: deque[Run] = deque()
         self.is_idle = False
+        self.in_hand: Callable[[], int] = lambda: 0  # set by the worker: deliveries queued or running
         self._reading = reading
         self._driver = driver
         self._table = table
@@ -58,6 +59,7 @@ class Consumer:
         self._stopping = False
         self._needs_heal = False
         self._waiting: asyncio.Future[None] | None = None
+        self.answer: asyncio.Future[None] | None = None
         self._blocking = False
         self._reads = 0
 
@@ -183,7 +185,15 @@ class Consumer:
     async def _read(self, lanes: list[LaneSide], count: int, block_ms: int | None) -> int:
         await self._reading.connect()
         server = self._reading.run_id
-        reply = await self._reading.run(scripts.read_new([(lane.stream, lane.name) for lane in lanes], self.name, count, block_ms))
+        command = scripts.read_new([(lane.stream, lane.name) for lane in lanes], self.name, count, block_ms)
+        # A read that will be answered at once: the settler lets it go first, so that slots fill while outcomes are packed.
+        self.answer = None if self.is_idle else asyncio.get_running_loop().create_future()
+        try:
+            reply = await self._reading.run(command)
+        finally:
+            if self.answer is not None and not self.answer.done():
+                self.answer.set_result(None)
+            self.answer = None
         now_ms = self._table.read_at_ms = SYSTEM_CLOCK.steady_ms()
         for lane in lanes:
             lane.looked_at_ms = now_ms
@@ -231,12 +241,12 @@ class Consumer:
         return False
 
     def _take_adopted(self, lane: LaneSide, adopted: list[scripts.Adopted], server: str) -> None:
-        for entry, fields, count, suspicion in adopted:
+        for entry, fields, delivered, suspicion in adopted:
             if fields is None:
                 logger.error("an adopted entry is gone from its stream", extra={"lane": lane.stream, "entry": entry.decode()})
                 continue
             run = Run(lane, entry, fields, self.name, server)
-            run.count = count
+            run.count = delivered
             if suspicion is not None:
                 crashes, lost, evidence = suspicion.decode(errors="replace").split(",", 2)
                 run.attempt = Attempt(crashes=int(crashes), lost=int(lost))
@@ -257,10 +267,6 @@ class Consumer:
         self._accept(self.suspects.popleft())
         while self.in_hand() and not self._stopping:
             await self._wait_for_change()
-
-    def in_hand(self) -> int:
-        """Return deliveries that are queued or running; set by the worker."""
-        return 0
 
     async def audit(self, lanes: list[LaneSide], known: Callable[[bytes, bytes], bool], seen: set[tuple[str, bytes]]) -> set[tuple[str, bytes]]:
         """Look for own pending entries that this process lost track of (rule 18).

@@ -66,6 +66,7 @@ class Run:
         fields: The entry's fields.
         attempt: Its past.
         is_suspect: A process died or vanished while it ran: it runs alone.
+        was_moved: It was promoted from due at least once.
         message, task, context: Set while it is decoded, admitted and started.
         slot: Its slot, -1 before the start.
         started_at_ms: When the body began; 0 = not yet.
@@ -74,7 +75,7 @@ class Run:
 
     __slots__ = (
         "asyncio_task", "attempt", "consumer", "context", "count", "entry", "fields", "is_over", "is_suspect", "lane",
-        "message", "server", "slot", "started_at_ms", "stop_reason", "task", "timer",
+        "message", "server", "slot", "started_at_ms", "stop_reason", "task", "timer", "was_moved",
     )  # fmt: skip
 
     def __init__(self, lane: LaneSide, entry: bytes, fields: list[bytes], consumer: str, server: str) -> None:
@@ -86,6 +87,7 @@ class Run:
         self.count = 1
         self.attempt: Attempt = FIRST_ATTEMPT
         self.is_suspect = False
+        self.was_moved = False
         self.message: TaskMessage | None = None
         self.task: Task[..., Any] | None = None
         self.context: Context[Any] | None = None

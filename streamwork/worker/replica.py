@@ -11,9 +11,11 @@ from collections.abc import Callable
 import msgspec
 
 from streamwork.clock import SYSTEM_CLOCK
-from streamwork.config import Config
+from streamwork.config import MOST_SLOTS, Config
+from streamwork.errors import StreamworkError
 from streamwork.ids import random_id
 from streamwork.worker.channel import Channel
+from streamwork.worker.homes import Home
 from streamwork.worker.slot_table import SlotTable
 
 
@@ -21,13 +23,14 @@ class Replica:
     """A forked process; a `Member` of the keeper.
 
     Args:
-        slots: Size of its table.
+        config: Settings, until the process says which ones its app has.
         supervisor: Name of the supervisor.
         number: Its place among the siblings.
     """
 
-    def __init__(self, slots: int, supervisor: str, number: int) -> None:
-        self.table = SlotTable(slots)
+    def __init__(self, config: Config, supervisor: str, number: int) -> None:
+        self.config = config
+        self.table = SlotTable(MOST_SLOTS)
         self.supervisor = supervisor
         self.number = number
         self.queues: list[str] = []
@@ -36,7 +39,9 @@ class Replica:
         self.is_idle = False
         self.is_dead = False
         self.evidence = ""
-        self.failure = ""
+        self.failure: StreamworkError | None = None
+        self.is_ready = False
+        self.home: Home | None = None
         self.on_fenced: Callable[[], None] | None = None
         self._began_s = time.monotonic()
         self._mine, self._its = socket.socketpair()
@@ -73,8 +78,8 @@ class Replica:
         except (AttributeError, OSError):
             return await self._poll()
         loop = asyncio.get_running_loop()
-        ended = loop.create_future()
-        loop.add_reader(fd, lambda: ended.done() or ended.set_result(None))
+        ended: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(fd, lambda: None if ended.done() else ended.set_result(None))
         try:
             await ended
         finally:
@@ -97,11 +102,18 @@ class Replica:
             self.evidence = evidence
             os.kill(self.pid, signal_number)
 
-    def registration(self, config: Config) -> bytes:
+    def introduced(self, queues: list[str], config: Config) -> None:
+        """Hear what its app reads and which settings count."""
+        self.queues = queues
+        self.config = config
+        self.table.slots = config.worker.slots
+
+    def registration(self) -> bytes:
         """Return what Redis is told about this consumer."""
+        worker = self.config.worker
         return msgspec.json.encode({
-            "worker": self.supervisor, "host": socket.gethostname(), "pid": self.pid, "tags": sorted(config.worker.tags),
-            "slots": config.worker.slots, "queues": self.queues, "started_at_ms": SYSTEM_CLOCK.now_ms(),
+            "worker": self.supervisor, "host": socket.gethostname(), "pid": self.pid, "tags": sorted(worker.tags),
+            "slots": worker.slots, "queues": self.queues, "started_at_ms": SYSTEM_CLOCK.now_ms(),
         })  # fmt: skip
 
     def started_by_queue(self) -> dict[str, list[tuple[str, bytes]]]:

@@ -43,8 +43,6 @@ MOST_LOSSES = 10
 # A task that no worker knows waits 1 s × 2ⁿ, 60 s at most, and for a day in all (rule 9).
 UNKNOWN_FIRST_MS, UNKNOWN_MOST_MS, UNKNOWN_TTL_MS = 1_000, 60_000, 86_400_000
 
-_now_ms = SYSTEM_CLOCK.now_ms
-
 
 class Runner:
     """The steps, with what they need from the process.
@@ -65,6 +63,7 @@ class Runner:
         self._resources = resources
         self._unknown: set[str] = set()
         self.free_slots: Callable[[], int] | None = None
+        self.now_ms: Callable[[], int] = SYSTEM_CLOCK.now_ms
 
     def decode(self, run: Run) -> bool:
         """Read the message and its past; what cannot be read goes to the dead letters."""
@@ -78,6 +77,7 @@ class Runner:
                     raise WireError(f"unknown field(s) {sorted(set(named) - {b'd', b'a'})}")
                 run.message = decode_message(named.get(b"d", b""))
                 if b"a" in named:
+                    run.was_moved = True
                     past = decode_attempt(named[b"a"])
                     run.attempt = past._replace(crashes=past.crashes + run.attempt.crashes, lost=past.lost + run.attempt.lost)
         except (StreamworkError, ValueError) as error:
@@ -110,7 +110,7 @@ class Runner:
         run.slot = slot
         lane = run.lane
         self._table.start(slot, lane.queue.number, run.entry, lane.name_bytes)
-        run.started_at_ms = _now_ms()
+        run.started_at_ms = self.now_ms()
 
     def arguments(self, run: Run) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the body's arguments, decoded and with the context where the task asks for it; raises WireError."""
@@ -200,7 +200,7 @@ class Runner:
 
     @staticmethod
     def _flags(run: Run) -> str:
-        flags = "m" if run.attempt.attempt > 1 or run.attempt.deferrals else ""
+        flags = "m" if run.was_moved else ""
         return flags + "s" if run.is_suspect else flags
 
     def _end(self, run: Run, op: str, state: str, payload: bytes, detail: str) -> None:
@@ -241,7 +241,7 @@ class Runner:
         due = b"%b\n%b\n%b" % (run.lane.name_bytes, encode_attempt(past).encode(), body)
         journal = self._journal(run, message.id, message.task, state, detail)
         self._settle(run, SettleItem(
-            "R" + self._flags(run), run.lane.name, run.entry, run.count, journal, (_now_ms() + delay_ms, due),
+            "R" + self._flags(run), run.lane.name, run.entry, run.count, journal, (self.now_ms() + delay_ms, due),
             run.lane.queue.keys.result_prefix + message.id, None, len(due) + len(journal) + 120,
         ))  # fmt: skip
 
@@ -251,24 +251,23 @@ class Runner:
         name = message.task if message is not None else ""
         body = _stored(run.fields)
         letter = encode_record(DeadLetter(
-            WIRE_VERSION, task_id, name, run.lane.name, reason, failure, encode_attempt(run.attempt), _now_ms(), body
+            WIRE_VERSION, task_id, name, run.lane.name, reason, failure, encode_attempt(run.attempt), self.now_ms(), body
         ))  # fmt: skip
         logger.error("task is dead", extra={**self.facts(run), "reason": reason, "error": f"{failure.type_name}: {failure.message[:300]}"})
         record = encode_result(run.token, State.DEAD, encode_record(failure))
         journal = self._journal(run, task_id, name, State.DEAD, f"{reason}: {failure.type_name}: {failure.message}"[:500])
         keys = run.lane.queue.keys
-        rest: tuple[Arg, ...] = (record, max(self._keep_ms(run), 60_000), _now_ms(), letter)
+        rest: tuple[Arg, ...] = (record, max(self._keep_ms(run), 60_000), self.now_ms(), letter)
         reply = keys.reply(message.reply_to) if message is not None and message.reply_to is not None else None
         self._settle(run, SettleItem(
             "D" + self._flags(run), run.lane.name, run.entry, run.count, journal, rest, keys.result_prefix + task_id, reply,
             len(record) + len(letter) + len(journal) + 120,
         ))  # fmt: skip
 
-    @staticmethod
-    def _journal(run: Run, task_id: str, name: str, state: str, detail: str) -> bytes:  # noqa: PLR0913, PLR0917 - its fields
+    def _journal(self, run: Run, task_id: str, name: str, state: str, detail: str) -> bytes:  # noqa: PLR0913, PLR0917 - its fields
         record: JournalRecord | tuple[Any, ...] = (
             WIRE_VERSION, task_id, name, state, run.lane.name, run.entry, run.attempt.attempt, run.consumer,
-            run.started_at_ms, _now_ms(), detail,
+            run.started_at_ms, self.now_ms(), detail,
         )  # fmt: skip
         return encode_record(record)
 

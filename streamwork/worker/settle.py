@@ -27,6 +27,8 @@ CHUNK_ITEMS = 500
 CHUNK_BYTES = 65_536
 # What may wait unsent before reading stops: twice the slots, or this much.
 MOST_UNSENT_BYTES = 64 * 1024 * 1024
+# How long a settle lets a read in flight go first: a round trip, so that free slots do not wait behind outcomes.
+READ_FIRST_S = 0.002
 
 Ended = Callable[[Run, SettleItem, bool], None]
 
@@ -47,6 +49,7 @@ class Settler:
         self._bytes = 0
         self._wake: asyncio.Future[None] | None = None
         self._closing = False
+        self.read_answer: Callable[[], asyncio.Future[None] | None] = lambda: None  # set by the worker
 
     @property
     def unsent(self) -> int:
@@ -96,9 +99,17 @@ class Settler:
                 self._wake = asyncio.get_running_loop().create_future()
                 await self._wake
                 self._wake = None
+            await self._let_read_pass()
             self._sending = self._next_chunk()
             await self._persist(self._sending)
             self._sending = []
+
+    async def _let_read_pass(self) -> None:
+        answer = self.read_answer()
+        if answer is not None and not answer.done():
+            timer = asyncio.get_running_loop().call_later(READ_FIRST_S, lambda: None if answer.done() else answer.set_result(None))
+            await answer
+            timer.cancel()
 
     def close(self) -> None:
         """Let `run` return once everything is sent."""

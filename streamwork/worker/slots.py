@@ -51,7 +51,9 @@ class AsyncSlots:
     def submit(self, run: Run) -> None:
         """Take a delivery; a slot begins it as soon as the loop turns."""
         self._work.append(run)
-        if not self._waking:
+        # While this runs no slot does, so whatever counts as running waits for something: such bodies get a slot each at
+        # once. Bodies that never wait are done fastest by one slot after another.
+        if not self._waking or (self._running and self._waking < len(self._work)):
             self._wake_one()
 
     def _wake_one(self) -> None:
@@ -124,8 +126,8 @@ class AsyncSlots:
             self._after_error(run, error, me)
         else:
             self._close_run(run, slot, me)
+            self._freed(run)  # first, so that the next read goes out before the settle does
             runner.finished(run, value)
-            self._freed(run)
 
     def _close_run(self, run: Run, slot: int, me: asyncio.Task[None]) -> None:
         run.is_over = True

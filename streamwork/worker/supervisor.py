@@ -11,55 +11,70 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Coroutine
 from typing import Any
 
-from streamwork.app import Streamwork
+import msgspec
+
+from streamwork.broker.resend import backoff_s
 from streamwork.config import Config
-from streamwork.errors import AppNotFound, StoreError, StoreUnavailable
+from streamwork.errors import AppBroken, ConfigError, StoreError, StoreRejected, StoreUnavailable, StreamworkError
 from streamwork.ids import random_id
-from streamwork.store.async_driver import AsyncDriver
-from streamwork.store.endpoint import Endpoint
-from streamwork.store.scripts import ALL_SCRIPTS
-from streamwork.worker.child import EXIT_APP, EXIT_OK, EXIT_SPOOLED, run_child
-from streamwork.worker.keeper import Keeper
+from streamwork.worker.child import EXIT_APP, EXIT_OK, EXIT_SPOOLED, FindApp, become_child
+from streamwork.worker.homes import Address, Home, Homes
+from streamwork.worker.pace import Pace
 from streamwork.worker.replica import Replica
-from streamwork.worker.watch import Watchdog, watch_files
+from streamwork.worker.watch import Watchdog, require_watchfiles, watch_files
 
 logger = logging.getLogger(__name__)
 
-# A process that dies sooner than this after its start is replaced after a pause that doubles up to 30 s.
-_QUICK_DEATH_S = 5.0
+# What shells use for a program that Ctrl-C ended.
+EXIT_INTERRUPTED = 130
+# How often a worker that waits for Redis says so again.
+_REMIND_S = 30.0
+
 
 class Supervisor:
     """Runs worker processes until told to end.
 
     Args:
-        endpoint: Redis.
-        find_app: Imports the app; called in the children only.
-        config: Settings.
-        burst: End when there is nothing left to do.
+        find_app: Imports the app; called in the children only. The settings of the app it returns are the ones that
+            count, and they tell the supervisor its Redis.
+        config: Settings until a child has said so: log level and number of processes.
+        burst: End when there is nothing left to do; a Redis that is away is waited for no longer than an enqueue does.
         reload: Replace the processes when a Python file below the current folder changes.
     """
 
-    def __init__(self, endpoint: Endpoint, find_app: Callable[[], Streamwork], config: Config, *, burst: bool = False, reload: bool = False) -> None:
-        self.endpoint = endpoint
+    def __init__(self, find_app: FindApp, config: Config, *, burst: bool = False, reload: bool = False) -> None:
         self.config = config
         self.name = f"{socket.gethostname()}-{os.getpid()}-{random_id(24)}"
         self.replicas: list[Replica] = []
+        self.homes = Homes(self.name)
         self._find_app = find_app
         self._burst = burst
         self._reload = reload
-        self._keeper: Keeper | None = None
         self._stops = 0
+        self._interrupted = False
         self._spooled = False
-        self._failure = ""
-        self._quick_deaths = 0
+        self._announced = False
+        self._failure: StreamworkError | None = None
+        self._pace = Pace()
         self._done = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def run(self) -> int:
-        """Run to the end; returns the exit status: 0, 3 where outcomes were spooled, 1 where the app cannot be used."""
+        """Run to the end.
+
+        Returns:
+            The exit status: 0; 3 where outcomes were spooled because Redis was away; 130 after SIGINT.
+
+        Raises:
+            ConfigError: The app cannot be used.
+            StoreError: Redis refuses for good.
+        """
+        if self._reload:
+            require_watchfiles()
         gc.collect()
         gc.freeze()  # children share these pages as long as nobody's collector touches them
         return asyncio.run(self._main())
@@ -68,57 +83,50 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         # The default resolver starts a thread, and a fork beside a thread may inherit a held lock.
         loop.getaddrinfo = _resolve_here  # type: ignore[method-assign]
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_stop)
-        for _ in range(self.config.worker.processes):
-            self._spawn()
-        helpers = [asyncio.create_task(Watchdog(self.replicas, self.config, self._is_beating).run())]
+        loop.add_signal_handler(signal.SIGTERM, self._on_stop)
+        loop.add_signal_handler(signal.SIGINT, self._on_interrupt)
+        self._fill_up()
+        self._start(Watchdog(self.replicas, lambda: self.homes.is_beating).run())
         if self._reload:
-            helpers.append(asyncio.create_task(watch_files(self.recycle)))
+            self._start(watch_files(self.recycle))
         if self._burst:
-            helpers.append(asyncio.create_task(self._end_when_idle()))
+            self._start(self._end_when_idle())
         await self._done.wait()
-        for task in (*helpers, *self._tasks):
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*helpers, *self._tasks, return_exceptions=True)
-        if self._keeper is not None:
-            await self._keeper.stop()
-        if self._failure:
-            raise AppNotFound(self._failure)
-        return EXIT_SPOOLED if self._spooled else EXIT_OK
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.homes.close()
+        if self._failure is not None:
+            raise self._failure
+        return EXIT_SPOOLED if self._spooled else EXIT_INTERRUPTED if self._interrupted else EXIT_OK
 
-    def _start(self, work: Any) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._on_task_end)
 
-    def _is_beating(self) -> bool:
-        return self._keeper is not None and self._keeper.is_beating
+    def _on_task_end(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a duty of the supervisor failed", exc_info=task.exception())
+
+    def _fill_up(self) -> None:
+        while len(self.replicas) < self.config.worker.processes and not self._stops:
+            self._spawn()
 
     def _spawn(self) -> None:
-        replica = Replica(self.config.worker.slots, self.name, len(self.replicas))
+        taken = {replica.number for replica in self.replicas}
+        number = next(n for n in range(len(taken) + 1) if n not in taken)
+        replica = Replica(self.config, self.name, number)
+        sys.stdout.flush()  # or a child would print it again
         pid = os.fork()
         if pid == 0:
-            self._become_child(replica)
+            for other in self.replicas:
+                other.forget()  # or the siblings would not see the end of file when the supervisor dies
+            become_child(self._find_app, replica.child_side(), replica.table)
         replica.forked(pid)
         self.replicas.append(replica)
         self._start(self._attend(replica))
-
-    def _become_child(self, replica: Replica) -> None:
-        status = 1
-        try:
-            asyncio.set_event_loop(None)
-            asyncio._set_running_loop(None)  # noqa: SLF001 - the parent's loop is on this stack and must not be used
-            signal.set_wakeup_fd(-1)
-            for other in self.replicas:
-                other.forget()  # or the siblings would not see the end of file when the supervisor dies
-            end = replica.child_side()
-            status = run_child(self._find_app, self.config, end, replica.table, os.getppid())
-        except BaseException:
-            logger.exception("worker process failed")
-        finally:
-            logging.shutdown()
-            os._exit(status)
 
     async def _attend(self, replica: Replica) -> None:
         """Go through one process's life: hello, registration, work, death."""
@@ -133,107 +141,131 @@ class Supervisor:
         while (message := await replica.channel.receive()) is not None:
             kind, values = message[0], message[1:]
             if kind == "hello":
-                self._start(self._welcome(replica, *values))
+                namespace, queues, settings = values
+                self._start(
+                    self._welcome(replica, Address(namespace, tuple(queues), msgspec.convert(settings, Config)))
+                )
             elif kind == "ready":
-                logger.info("worker ready", extra={"consumer": replica.name, "pid": replica.pid, "queues": replica.queues, "tags": list(self.config.worker.tags)})
+                self._on_ready(replica)
             elif kind == "stats":
                 replica.taken, replica.ended, replica.in_hand, replica.is_idle = values
             elif kind == "failed":
-                replica.failure = values[0]
+                is_store, text = values
+                replica.failure = StoreRejected(text) if is_store else AppBroken(text)
             elif kind == "bye":
                 self._spooled = self._spooled or values[0]
             elif kind == "fenced":
                 pass  # it has stopped reading; the new name is on its way
 
-    async def _welcome(self, replica: Replica, namespace: str, queues: list[str]) -> None:
-        replica.queues = queues
-        while not self._stops:
+    async def _welcome(self, replica: Replica, address: Address) -> None:
+        replica.introduced(list(address.queues), address.config)
+        self.config = address.config
+        self._fill_up()  # the app's own settings may ask for more processes than the environment did, or for fewer
+        if replica.number >= self.config.worker.processes:
+            replica.channel.send("stop")
+            return
+        try:
+            replica.home = await self._patiently(replica, address)
+        except StoreError as error:
+            self._fail(error)
+        if replica.home is None or self._stops:
+            replica.channel.send("stop")
+            return
+        replica.channel.send("go", replica.name, replica.home.endpoint.url)
+        replica.home.keeper.tell(replica)
+
+    async def _patiently(self, replica: Replica, address: Address) -> Home | None:
+        """Find the replica's home and register it there, however long Redis is away; None when told to stop."""
+        loop = asyncio.get_running_loop()
+        tries, began_s, said_s = 0, loop.time(), -_REMIND_S
+        while not self._stops and not replica.is_dead:
             try:
-                keeper = await self._keeper_for(namespace, queues)
-                await self._add(keeper, replica)
+                home = await self.homes.of(address)
+                await self._add(home, replica)
             except StoreUnavailable as error:
-                logger.warning("waiting for Redis", extra={"error": str(error)})
-                await asyncio.sleep(0.5)
-            except StoreError as error:
-                self._failure = str(error)
-                self._done.set()
-                return
+                now_s = loop.time()
+                if self._burst and now_s - began_s > address.config.client.send_timeout_s:
+                    raise
+                if now_s - said_s >= _REMIND_S:
+                    logger.warning("waiting for Redis", extra={"error": str(error)})
+                    said_s = now_s
+                tries += 1
+                await asyncio.sleep(min(1.0, backoff_s(tries)))
             else:
-                replica.channel.send("go", replica.name)
-                keeper.tell(replica)
-                return
-        replica.channel.send("stop")
+                return home
+        return None
 
-    async def _keeper_for(self, namespace: str, queues: list[str]) -> Keeper:
-        if self._keeper is None:
-            keeper = Keeper(namespace, self.config, queues, self._driver, self.name)
-            await keeper.start()
-            self._keeper = keeper
-        return self._keeper
+    def _on_ready(self, replica: Replica) -> None:
+        replica.is_ready = True
+        worker = replica.config.worker
+        logger.debug("process ready", extra={"consumer": replica.name, "pid": replica.pid})
+        if self._announced or replica.home is None or not all(other.is_ready for other in self.replicas):
+            return
+        self._announced = True
+        home = replica.home
+        logger.info("worker ready", extra={
+            "app": home.address.namespace, "redis": f"{home.server} at {home.endpoint.where}", "queues": replica.queues,
+            "tags": list(worker.tags), "processes": len(self.replicas), "slots": worker.slots, "worker": self.name,
+        })  # fmt: skip
 
-    def _driver(self, deadline_s: float) -> AsyncDriver:
-        return AsyncDriver(self.endpoint, ALL_SCRIPTS, deadline_s)
+    async def _add(self, home: Home, replica: Replica) -> None:
+        replica.on_fenced = lambda: self._start(self._rename(home, replica))
+        await home.keeper.add(replica, replica.registration())
 
-    async def _add(self, keeper: Keeper, replica: Replica) -> None:
-        replica.on_fenced = lambda: self._start(self._rename(replica))
-        await keeper.add(replica, replica.registration(self.config))
-
-    async def _rename(self, replica: Replica) -> None:
+    async def _rename(self, home: Home, replica: Replica) -> None:
         replica.channel.send("fenced")
         replica.new_name()
-        while self._keeper is not None and not replica.is_dead:
+        while not replica.is_dead:
             try:
-                await self._add(self._keeper, replica)
+                await self._add(home, replica)
             except StoreUnavailable:
                 await asyncio.sleep(0.5)
             else:
                 replica.channel.send("rename", replica.name)
-                self._keeper.tell(replica)
+                home.keeper.tell(replica)
                 return
 
     async def _after_death(self, replica: Replica, status: int) -> None:
         self.replicas.remove(replica)
         in_order = status in (EXIT_OK, EXIT_SPOOLED, EXIT_APP)
-        evidence = replica.evidence or (f"status {status}" if status >= 0 else f"signal {-status} ({signal.Signals(-status).name})")
+        evidence = replica.evidence or _told(status)
         if not in_order:
             logger.error("worker process died", extra={"consumer": replica.name, "pid": replica.pid, "how": evidence})
-        if self._keeper is not None and replica.queues:
-            await self._hand_over(replica, in_order=in_order, evidence=f"process {replica.pid} of {self.name} ended with {evidence}")
+        if replica.home is not None:
+            started = {} if in_order else replica.started_by_queue()
+            how = f"process {replica.pid} of {self.name} ended with {evidence}"
+            await replica.home.hand_over(replica, "leave" if in_order else "dead", how, started)
         replica.close()
-        if status == EXIT_APP and not self._reload:
-            self._failure = replica.failure or "the app cannot be used"
-            self._stops = max(self._stops, 1)
-        if self._stops:
-            if not self.replicas:
-                self._done.set()
-            return
-        await self._replace(replica, status)
-
-    async def _replace(self, replica: Replica, status: int) -> None:
-        quick = replica.age_s < _QUICK_DEATH_S and (status != EXIT_OK or not replica.taken)
-        self._quick_deaths = self._quick_deaths + 1 if quick else 0
-        if self._quick_deaths:
-            await asyncio.sleep(min(30.0, 0.25 * 2 ** (self._quick_deaths - 1)))
+        await self.homes.leave(other.home for other in self.replicas)
+        if status == EXIT_APP:
+            self._fail(replica.failure or ConfigError("the app cannot be used"))
         if not self._stops:
-            self._spawn()
-        elif not self.replicas:
+            worked = status == EXIT_OK and replica.taken > 0
+            await self._pace.wait(replica.age_s, worked=worked, hopeless=status == EXIT_APP)
+            self._fill_up()
+        if self._stops and not self.replicas:
             self._done.set()
 
-    async def _hand_over(self, replica: Replica, *, in_order: bool, evidence: str) -> None:
-        keeper = self._keeper
-        assert keeper is not None  # noqa: S101 - the caller looked
-        started = {} if in_order else replica.started_by_queue()
-        try:
-            marked = await keeper.remove(replica, mode="leave" if in_order else "dead", evidence=evidence, started=started)
-        except StoreError as error:
-            logger.warning("could not hand over, the reaper will", extra={"consumer": replica.name, "error": str(error)})
+    def _fail(self, failure: StreamworkError) -> None:
+        if self._reload:
+            logger.error("waiting for a change", extra={"error": str(failure)})
             return
-        if marked:
-            logger.warning("entries handed over", extra={"consumer": replica.name, "entries": marked, "how": evidence})
+        self._failure = self._failure or failure
+        if not self._stops:
+            self._on_stop()
+
+    def _on_interrupt(self) -> None:
+        self._interrupted = True
+        self._on_stop()
 
     def _on_stop(self) -> None:
         self._stops += 1
-        logger.info("draining" if self._stops == 1 else "stopping now", extra={"in_hand": sum(r.in_hand for r in self.replicas)})
+        self._pace.hurry()
+        if self.replicas:
+            logger.info(
+                "draining" if self._stops == 1 else "stopping now",
+                extra={"in_hand": sum(r.in_hand for r in self.replicas)},
+            )
         for replica in self.replicas:
             replica.channel.send("drain" if self._stops == 1 else "stop")
         if not self.replicas:
@@ -241,6 +273,7 @@ class Supervisor:
 
     def recycle(self) -> None:
         """Drain every process; each is replaced as it ends."""
+        self._pace.hurry()
         for replica in self.replicas:
             replica.channel.send("drain")
 
@@ -249,8 +282,12 @@ class Supervisor:
         while calm < 3:  # three looks 0.1 s apart: stats travel every 0.1 s
             await asyncio.sleep(0.1)
             is_idle = bool(self.replicas) and all(replica.is_idle for replica in self.replicas)
-            calm = calm + 1 if is_idle and self._keeper is not None and self._keeper.is_beating else 0
+            calm = calm + 1 if is_idle and self.homes.is_beating else 0
         self._on_stop()
+
+
+def _told(status: int) -> str:
+    return f"status {status}" if status >= 0 else f"signal {-status} ({signal.Signals(-status).name})"
 
 
 async def _resolve_here(host: Any, port: Any, **options: Any) -> Any:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
 import os
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from streamwork.clock import SYSTEM_CLOCK
-from streamwork.config import Config
 from streamwork.errors import ConfigError
 from streamwork.worker.replica import Replica
 
@@ -24,15 +27,13 @@ class Watchdog:
 
     Args:
         replicas: The supervisor's own list.
-        config: Settings.
         is_beating: Whether Redis answers the supervisor; when it does not, a process without reads is no wonder.
     """
 
     INTERVAL_S = 1.0
 
-    def __init__(self, replicas: list[Replica], config: Config, is_beating: Callable[[], bool]) -> None:
+    def __init__(self, replicas: list[Replica], is_beating: Callable[[], bool]) -> None:
         self._replicas = replicas
-        self._config = config
         self._is_beating = is_beating
         self._beating_since_ms = 0
         self._large: set[int] = set()
@@ -53,14 +54,16 @@ class Watchdog:
         for replica in list(self._replicas):
             hung = self._hung(replica, now_ms)
             if hung:
-                logger.error("hung process is killed", extra={"consumer": replica.name, "pid": replica.pid, "why": hung})
+                logger.error(
+                    "hung process is killed", extra={"consumer": replica.name, "pid": replica.pid, "why": hung}
+                )
                 replica.kill(signal.SIGKILL, f"hung: {hung}")
             elif self._is_large(replica):
                 self._large.add(replica.pid)
                 replica.channel.send("drain")
 
     def _hung(self, replica: Replica, now_ms: int) -> str:
-        worker, table = self._config.worker, replica.table
+        worker, table = replica.config.worker, replica.table
         limit_ms = int(worker.hung_after_s * 1000)
         if not limit_ms or not table.loop_at_ms:
             return ""
@@ -69,12 +72,17 @@ class Watchdog:
         # Three blocking reads must have come back by then; a fresh connection to Redis gets the same time.
         quiet_ms = max(int(3 * worker.block_s * 1000), 6_000)
         since_ms = max(table.read_at_ms, self._beating_since_ms)
-        if table.read_at_ms and self._beating_since_ms and table.free_slots > 0 and now_ms - since_ms > quiet_ms + limit_ms:
+        if (
+            table.read_at_ms
+            and self._beating_since_ms
+            and table.free_slots > 0
+            and now_ms - since_ms > quiet_ms + limit_ms
+        ):
             return f"it has not read for {(now_ms - since_ms) / 1000:.0f} s with free slots"
         return ""
 
     def _is_large(self, replica: Replica) -> bool:
-        limit_mb = self._config.worker.max_memory_mb
+        limit_mb = replica.config.worker.max_memory_mb
         if not limit_mb or replica.pid in self._large:
             return False
         try:
@@ -88,12 +96,31 @@ class Watchdog:
         return True
 
 
+def require_watchfiles() -> None:
+    """Raise ConfigError where the package that `watch_files` needs is not installed."""
+    if importlib.util.find_spec("watchfiles") is None:
+        raise ConfigError("--reload needs watchfiles: pip install 'streamwork[reload]'")
+
+
 async def watch_files(changed: Callable[[], None]) -> None:
-    """Call `changed` when a Python file below the current folder changes; raises ConfigError without watchfiles."""
+    """Call `changed` when a Python file below the current folder changes, until cancelled.
+
+    watchfiles runs threads, and the supervisor forks: so it gets a process of its own, which dies with this one.
+    """
+    mine, its = socket.socketpair()
+    mine.setblocking(False)
+    program = [sys.executable, "-m", "streamwork.worker.file_watch", str(its.fileno())]
+    # Not asyncio's own: Python 3.11 would wait for it in a thread.
+    watcher = subprocess.Popen(  # noqa: ASYNC220 - it takes a millisecond
+        program, pass_fds=(its.fileno(),), stdin=subprocess.DEVNULL, start_new_session=True
+    )
+    its.close()
     try:
-        from watchfiles import PythonFilter, awatch  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise ConfigError("--reload needs watchfiles: pip install 'streamwork[reload]'") from error
-    async for changes in awatch(".", watch_filter=PythonFilter(), debounce=200):
-        logger.info("reloading", extra={"files": sorted(path for _, path in changes)[:5]})
-        changed()
+        while text := await asyncio.get_running_loop().sock_recv(mine, 65_536):
+            logger.info("reloading", extra={"files": text.decode().split()[:5]})
+            changed()
+        logger.error("files are not watched any more", extra={"status": watcher.wait()})
+    finally:
+        mine.close()
+        watcher.terminate()
+        watcher.wait()

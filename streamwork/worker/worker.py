@@ -91,13 +91,22 @@ class Worker:
         """Connect, enter the lifespan and make the parts; nothing is read before `run`.
 
         Raises:
-            StoreError: Redis is away or refuses.
+            StoreError: Redis is away or refuses; start again later.
             Exception: What the lifespan raises.
         """
         client, worker = self.config.client, self.config.worker
         self.driver = self._driver(client.deadline_s)
         self._reading = self._driver(worker.block_s + client.deadline_s)
-        await self.driver.connect()
+        try:
+            await self.driver.connect()
+            await self._make_parts()
+            await self._settle_spooled()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _make_parts(self) -> None:
+        worker = self.config.worker
         resources = await self._stack.enter_async_context(self.app.lifespan_of()) if self.app.lifespan_of else None
         self.settler = Settler(self.driver, self._on_settled)
         self.runner = Runner(self.app.tasks, self.table, self.settler.add, resources)
@@ -108,7 +117,7 @@ class Worker:
         self.consumer.half_ttl_ms = self.config.liveness.ttl_ms // 2
         self.consumer.max_starve_ms = int(worker.max_starve_s * 1000)
         self.consumer.in_hand = lambda: self._in_hand
-        await self._settle_spooled()
+        self.settler.read_answer = lambda: self.consumer.answer
 
     def _room(self) -> int:
         worker = self.config.worker
@@ -239,6 +248,10 @@ class Worker:
             task.cancel()
         await asyncio.gather(reading, settling, *self._loops, return_exceptions=True)
         await self.executors.close()
+        await self.close()
+
+    async def close(self) -> None:
+        """Leave the lifespan and close the connections; `run` does so itself."""
         await self._stack.aclose()
         await self._reading.close()
         await self.driver.close()

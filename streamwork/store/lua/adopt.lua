@@ -1,5 +1,5 @@
 -- Take over marked entries of one lane (rule 16).
--- KEYS  1 lane · 2 returned · 3 suspects · 4 moved · 5 cancelled
+-- KEYS  1 lane · 2 returned · 3 suspects · 4 settled
 -- ARGV  1 consumer · 2 lane name · 3 most entries (free slots) · 4 from: "returned", or the consumer itself for its audit
 --       (rule 18) with the entries in question behind
 -- Returns  list of {entry, fields or nil where the entry is gone from the stream, delivery count, suspicion or nil}
@@ -23,8 +23,13 @@ for i = 1, #found do
   local claimed = call('XCLAIM', KEYS[1], 'workers', me, 0, entry)
   -- 6.2 answers a trimmed entry with null and keeps it pending; 7.0 drops it from the list: acknowledge it for both.
   local fields = claimed[1] and claimed[1][2]
-  if not fields then call('XACK', KEYS[1], 'workers', entry) end
-  out[#out + 1] = {entry, fields or false, found[i][4] + 1, call('HGET', KEYS[3], lane .. '/' .. entry)}
+  local suspicion = call('HGET', KEYS[3], lane .. '/' .. entry)
+  if not fields then
+    call('XACK', KEYS[1], 'workers', entry)
+    call('HDEL', KEYS[3], lane .. '/' .. entry)
+    call('HINCRBY', KEYS[4], lane, 1)
+  end
+  out[#out + 1] = {entry, fields or false, found[i][4] + 1, suspicion}
 end
 if from == 'returned' and #found < tonumber(ARGV[3]) then call('SREM', KEYS[2], lane) end
 return out

@@ -1,17 +1,45 @@
 -- Cancel a task message that waits in due, or ask for it where it is on a lane (rule 25).
--- KEYS  1 due · 2 due:body · 3 cancelled · 4 control · 5 result · 6 counts · 7 reply stream
--- ARGV  1 task id · 2 who asks · 3 result record for a cancelled one · 4 keep ms
+-- include: finish
+-- KEYS  1 due · 2 due:body · 3 cancelled · 4 control · 5 result · 6 counts · 7 reply stream · 8 dead · 9 moved ·
+--       10 the lane it was sent to
+-- ARGV  1 task id · 2 who asks · 3 result record for a cancelled one · 4 keep ms · 5 its first entry, "" = not known
 -- Returns  "cancelled" (it will not run), "requested" (it is marked; the end that comes first counts) or "ended"
 -- Atomic because  only what this script removed itself may be committed as cancelled here.
+-- A mark has no TTL and goes with the message's end: where the entry shows that it has ended, none is left behind.
 local call = redis.call
-if call('ZREM', KEYS[1], ARGV[1]) == 1 then
-  call('HDEL', KEYS[2], ARGV[1])
-  call('SET', KEYS[5], ARGV[3], 'PX', ARGV[4])
+local id, keep = ARGV[1], tonumber(ARGV[4])
+if not keep or keep < 1 or keep > 9007199254740991 or keep ~= math.floor(keep) then error('CANCEL-NUMBER ' .. ARGV[4]) end
+for key, kind in pairs({[KEYS[2]] = 'hash', [KEYS[3]] = 'hash', [KEYS[4]] = 'stream', [KEYS[6]] = 'hash'}) do
+  local is = call('TYPE', key).ok
+  if is ~= kind and is ~= 'none' then error('CANCEL-TYPE ' .. key .. ' is a ' .. is) end
+end
+
+local function is_over(entry)
+  if call('EXISTS', KEYS[5]) == 1 or call('ZSCORE', KEYS[8], id) then return true end
+  if entry == '' or call('HEXISTS', KEYS[9], id) == 1 then return false end
+  if #call('XRANGE', KEYS[10], entry, entry) == 0 then return true end
+  local pending = redis.pcall('XPENDING', KEYS[10], 'workers', entry, entry, 1)
+  if pending.err or #pending > 0 then return false end
+  local groups = call('XINFO', 'GROUPS', KEYS[10])
+  for i = 1, #groups do
+    local g = {}
+    for j = 1, #groups[i], 2 do g[groups[i][j]] = groups[i][j + 1] end
+    if g['name'] == 'workers' then
+      return #call('XRANGE', KEYS[10], '(' .. g['last-delivered-id'], entry, 'COUNT', 1) == 0
+    end
+  end
+  return false
+end
+
+if call('ZREM', KEYS[1], id) == 1 then
+  call('HDEL', KEYS[2], id)
+  call('SET', KEYS[5], ARGV[3], 'PX', keep)
   call('HINCRBY', KEYS[6], 'cancelled', 1)
-  redis.pcall('XADD', KEYS[7], 'NOMKSTREAM', 'MAXLEN', '~', 10000, '*', 'i', ARGV[1], 'v', ARGV[3])
+  redis.pcall('XADD', KEYS[7], 'NOMKSTREAM', 'MAXLEN', '~', 10000, '*', 'i', id, 'v', ARGV[3])
+  finish({cancelled = KEYS[3]}, id, nil, false, false, true)
   return 'cancelled'
 end
-if call('EXISTS', KEYS[5]) == 1 then return 'ended' end
-call('HSET', KEYS[3], ARGV[1], ARGV[2])
-call('XADD', KEYS[4], 'MAXLEN', '~', 1000, '*', 'e', 'cancel', 'v', ARGV[1])
+if is_over(ARGV[5]) then return 'ended' end
+call('HSET', KEYS[3], id, ARGV[2])
+call('XADD', KEYS[4], 'MAXLEN', '~', 1000, '*', 'e', 'cancel', 'v', id)
 return 'requested'

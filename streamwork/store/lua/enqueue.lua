@@ -2,7 +2,7 @@
 -- KEYS  1 sender mark · 2 lanes · 3 added · 4 control · then per lane: stream, bell
 -- ARGV  1 chunk number · 2 sender mark's life ms · 3 most lanes · 4 now ms · 5 number of lanes ·
 --       then one lane name per lane · then per message: lane's position (1 …), body
--- Returns  the entry ids joined by "," · error ENQUEUE-GAP, ENQUEUE-LANES (nothing was written)
+-- Returns  the entry ids joined by "," · error ENQUEUE-GAP, ENQUEUE-LANES, ENQUEUE-TYPE (nothing was written)
 -- Atomic because  the chunk number and the entries must appear together, and a lane never without its group (rule 4).
 -- Cost  O(messages). The first write is an XGROUP CREATE or XADD, which maxmemory refuses whole (rule 3).
 local call = redis.call
@@ -14,13 +14,21 @@ if mark then
   if last == number then return string.sub(mark, cut + 1) end
   if number ~= last + 1 then return redis.error_reply('ENQUEUE-GAP chunk ' .. number .. ' after ' .. last) end
 end
+local function must_be(key, kind)
+  local is = call('TYPE', key).ok
+  if is ~= kind and is ~= 'none' then error('ENQUEUE-TYPE ' .. key .. ' is a ' .. is) end
+end
 local lanes = tonumber(ARGV[5])
 local counts, missing = {}, {}
+must_be(KEYS[3], 'hash')
 for i = 1, lanes do
   counts[i] = 0
+  must_be(KEYS[3 + 2 * i], 'stream')
+  must_be(KEYS[4 + 2 * i], 'list')
   if call('HEXISTS', KEYS[2], ARGV[5 + i]) == 0 then missing[#missing + 1] = i end
 end
 if #missing > 0 then
+  must_be(KEYS[4], 'stream')
   if call('HLEN', KEYS[2]) + #missing > tonumber(ARGV[3]) then
     return redis.error_reply('ENQUEUE-LANES ' .. ARGV[3])
   end

@@ -32,6 +32,8 @@ if pending > 0 then
   if seq ~= '0' then low = ms .. '-' .. string.format('%.0f', seq - 1)
   else low = string.format('%.0f', ms - 1) .. '-18446744073709551615' end
 end
+-- The mark never falls; the trim goes by what is true now, also where the mark is ahead of it.
+local safe = low
 local before = call('HGET', KEYS[2], ARGV[1])
 if not before or less(before, low) then call('HSET', KEYS[2], ARGV[1], low) else low = before end
 if #call('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', 1) == 0 then
@@ -42,8 +44,8 @@ if #call('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', 1) == 0 then
 end
 local trimmed = 0
 if ARGV[2] ~= '0' then
-  -- MINID keeps the id it names, so cutting at `low` itself keeps everything at and behind the mark.
-  local cut = less(ARGV[2], low) and ARGV[2] or low
+  -- MINID keeps the id it names, so cutting at `safe` itself keeps everything at and behind it.
+  local cut = less(ARGV[2], safe) and ARGV[2] or safe
   trimmed = call('XTRIM', KEYS[1], 'MINID', '~', cut, 'LIMIT', ARGV[3])
 end
 return {trimmed, low}

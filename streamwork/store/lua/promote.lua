@@ -1,5 +1,5 @@
 -- Move due task messages to their lanes (rule 26).
--- KEYS  1 due · 2 due:body · 3 lanes · 4 added · 5 moved · then per lane: stream, bell
+-- KEYS  1 due · 2 due:body · 3 lanes · 4 added · 5 moved · 6 control · then per lane: stream, bell
 -- ARGV  1 most messages · 2 number of lanes · lane names
 -- Returns  {moved, next run-at ms or -1, 1 if a lane was not among the declared ones}
 -- Atomic because  a message is either due or on its lane (I1); ZREM answering 1 is the right to add it.
@@ -8,27 +8,34 @@ local call = redis.call
 local t = call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local position, lanes = {}, tonumber(ARGV[2])
-for i = 1, lanes do position[ARGV[2 + i]] = i end
+for i = 1, lanes do
+  -- A key of another type is as good as undeclared: what belongs there stays in due instead of being lost half-way.
+  local is = call('TYPE', KEYS[5 + 2 * i]).ok
+  if is == 'stream' or is == 'none' then position[ARGV[2 + i]] = i end
+end
 local ids = call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
 local moved, unknown, added = 0, 0, {}
 for n = 1, #ids do
   local id = ids[n]
   local body = call('HGET', KEYS[2], id)
-  if not body then
+  local first = body and string.find(body, '\n', 1, true)
+  local second = first and string.find(body, '\n', first + 1, true)
+  if not second then
+    -- Not ours: left here, a few of these at the head would hold back all that is behind them.
     call('ZREM', KEYS[1], id)
+    call('HDEL', KEYS[2], id)
   else
-    local first = string.find(body, '\n', 1, true)
-    local second = string.find(body, '\n', first + 1, true)
     local lane = string.sub(body, 1, first - 1)
     local i = position[lane]
     if not i then
       unknown = 1
     elseif call('ZREM', KEYS[1], id) == 1 then
       if call('HEXISTS', KEYS[3], lane) == 0 then
-        redis.pcall('XGROUP', 'CREATE', KEYS[4 + 2 * i], 'workers', '0', 'MKSTREAM')
+        redis.pcall('XGROUP', 'CREATE', KEYS[5 + 2 * i], 'workers', '0', 'MKSTREAM')
         call('HSET', KEYS[3], lane, now)
+        call('XADD', KEYS[6], 'MAXLEN', '~', 1000, '*', 'e', 'lane', 'v', lane)
       end
-      local entry = call('XADD', KEYS[4 + 2 * i], '*', 'a', string.sub(body, first + 1, second - 1), 'd', string.sub(body, second + 1))
+      local entry = call('XADD', KEYS[5 + 2 * i], '*', 'a', string.sub(body, first + 1, second - 1), 'd', string.sub(body, second + 1))
       call('HDEL', KEYS[2], id)
       call('HSET', KEYS[5], id, lane .. '\n' .. entry)
       added[i] = (added[i] or 0) + 1
@@ -38,7 +45,7 @@ for n = 1, #ids do
 end
 for i, n in pairs(added) do
   call('HINCRBY', KEYS[4], ARGV[2 + i], n)
-  if call('LLEN', KEYS[5 + 2 * i]) == 0 then call('RPUSH', KEYS[5 + 2 * i], '1') end
+  if call('LLEN', KEYS[6 + 2 * i]) == 0 then call('RPUSH', KEYS[6 + 2 * i], '1') end
 end
 local head = call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 return {moved, head[2] or '-1', unknown}

@@ -7,8 +7,8 @@
 local call = redis.call
 local back = 0
 for i = 3, #ARGV, 2 do
-  local p = call('XPENDING', KEYS[1], 'workers', ARGV[i], ARGV[i], 1, ARGV[1])
-  if #p == 1 and p[1][4] == tonumber(ARGV[i + 1]) then
+  local p = redis.pcall('XPENDING', KEYS[1], 'workers', ARGV[i], ARGV[i], 1, ARGV[1])
+  if not p.err and #p == 1 and p[1][4] == tonumber(ARGV[i + 1]) then
     call('XCLAIM', KEYS[1], 'workers', 'returned', 0, ARGV[i], 'TIME', 1, 'JUSTID')
     back = back + 1
   end

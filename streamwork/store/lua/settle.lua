@@ -1,14 +1,16 @@
 -- Settle many deliveries of one queue, each at most once (rules 20-23).
 -- include: finish
 -- KEYS  1 settled · 2 counts · 3 journal · 4 due · 5 due:body · 6 dead · 7 dead:body · 8 moved · 9 suspects · 10 cancelled ·
---       11 control · then the lanes in use · the reply streams in use · one result key per item
--- ARGV  1 consumer · 2 lanes · 3 reply streams · 4 length of a result key before the id · lane names · then per item:
+--       11 control · 12 settle mark · then the lanes in use · the reply streams in use · one result key per item
+-- ARGV  1 consumer · 2 lanes · 3 reply streams · 4 length of a result key before the id · 5 settle mark's life ms ·
+--       lane names · then per item:
 --       op and flags · lane's position · entry · delivery count · journal record, and after that by op:
 --         S K C (success, skip, cancel): result record · keep ms · reply's position or 0
 --         D (dead):  result record · keep ms · reply's position or 0 · died-at ms · dead letter
 --         R (retry): run-at ms · body for due
 --       flags behind the op: m = it was promoted once · s = it is a suspect · ! = check the message too (rule 22)
--- Returns  "" or "position:lost" joined by ",": what was not committed because another owner holds it
+-- Returns  "" or "position:lost" joined by ",": what was not committed because another owner holds it ·
+--          error SETTLE-… (nothing was written)
 -- Atomic because  the gate, the outcome and the next state must appear together, or a second owner commits too.
 -- Cost  O(items). First write XACK, so it works at maxmemory (rule 3). The first pass only reads and converts (rule 21).
 local call = redis.call
@@ -16,42 +18,59 @@ local k = {moved = KEYS[8], suspects = KEYS[9], cancelled = KEYS[10]}
 local consumer, lanes, replies, cut = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local SIZE = {S = 8, K = 8, C = 8, D = 10, R = 7}
 local STATE = {S = 'succeeded', K = 'skipped', C = 'cancelled', D = 'dead', R = 'retried'}
+-- Larger whole numbers lose digits, and to Lua "inf" is a number.
+local MOST = 9007199254740991
+local LAST_ID = '18446744073709551615'
 
 local function must_be(key, kind)
   local is = call('TYPE', key).ok
   if is ~= kind and is ~= 'none' then error('SETTLE-TYPE ' .. key .. ' is a ' .. is) end
 end
-local function number(text, least)
-  local n = tonumber(text)
-  if not n or n < least or n ~= math.floor(n) then error('SETTLE-NUMBER ' .. tostring(text)) end
+local function number(text, least, most)
+  local n = tonumber(text or '')
+  if not n or n < least or n > most or n ~= math.floor(n) then error('SETTLE-NUMBER ' .. tostring(text)) end
   return n
+end
+local function must_be_entry(text)
+  local ms, seq = string.match(text, '^(%d+)%-(%d+)$')
+  if not ms or #ms > 20 or #seq > 20 or (#ms == 20 and ms > LAST_ID) or (#seq == 20 and seq > LAST_ID) then
+    error('SETTLE-ENTRY ' .. text)
+  end
 end
 
 must_be(KEYS[1], 'hash') must_be(KEYS[2], 'hash') must_be(KEYS[3], 'stream')
-for i = 1, lanes do must_be(KEYS[11 + i], 'stream') end
-local items, at, has_due, has_dead = {}, 5 + lanes, false, false
+for i = 1, lanes do must_be(KEYS[12 + i], 'stream') end
+local life = number(ARGV[5], 1, MOST)
+local items, at, uses = {}, 6 + lanes, {}
 while at <= #ARGV do
   local op = string.sub(ARGV[at], 1, 1)
   if not SIZE[op] then error('SETTLE-OP ' .. ARGV[at]) end
-  local item = {at = at, op = op, flags = #ARGV[at] > 1 and ARGV[at] or nil, lane = number(ARGV[at + 1], 1)}
+  if at + SIZE[op] - 1 > #ARGV then error('SETTLE-ARGS the last item is cut short') end
+  local flags = #ARGV[at] > 1 and ARGV[at] or nil
+  local item = {at = at, op = op, flags = flags, lane = number(ARGV[at + 1], 1, lanes), count = number(ARGV[at + 3], 0, MOST)}
+  must_be_entry(ARGV[at + 2])
   if op == 'R' then
-    has_due = true
-    number(ARGV[at + 5], 0)
+    item.run_at = number(ARGV[at + 5], 0, MOST)
   else
-    number(ARGV[at + 6], 0)
-    item.reply = number(ARGV[at + 7], 0)
-    if op == 'D' then has_dead = true number(ARGV[at + 8], 0) end
+    item.keep = number(ARGV[at + 6], 0, MOST)
+    item.reply = number(ARGV[at + 7], 0, replies)
+    if op == 'D' then item.died_at = number(ARGV[at + 8], 0, MOST) end
   end
+  uses[op] = true
+  if flags then uses.flags = true end
   items[#items + 1] = item
   at = at + SIZE[op]
 end
-if has_due then must_be(KEYS[4], 'zset') must_be(KEYS[5], 'hash') end
-if has_dead then must_be(KEYS[6], 'zset') must_be(KEYS[7], 'hash') end
-local has_marks = call('HLEN', k.cancelled) > 0
+if #KEYS ~= 12 + lanes + replies + #items then error('SETTLE-ARGS ' .. #KEYS .. ' keys for ' .. #items .. ' items') end
+if uses.R then must_be(KEYS[4], 'zset') must_be(KEYS[5], 'hash') must_be(KEYS[11], 'stream') end
+if uses.D then must_be(KEYS[6], 'zset') must_be(KEYS[7], 'hash') end
+if uses.flags then must_be(k.moved, 'hash') end
+-- A suspicion may have come after the read, and so may a cancel; each is freed by whoever ends the message.
+local has_marks, has_suspects = call('HLEN', k.cancelled) > 0, call('HLEN', k.suspects) > 0
 
 local function is_owner(stream, entry, count)
-  local p = call('XPENDING', stream, 'workers', entry, entry, 1, consumer)
-  return #p == 1 and p[1][4] == tonumber(count)
+  local p = redis.pcall('XPENDING', stream, 'workers', entry, entry, 1, consumer)
+  return not p.err and #p == 1 and p[1][4] == count
 end
 local function holds(stream, entry, id)
   local found = call('XRANGE', stream, entry, entry)
@@ -62,56 +81,67 @@ local function holds(stream, entry, id)
   return false
 end
 local function first_line(text)
-  return text and string.sub(text, 1, (string.find(text, '\n', 1, true) or 1) - 1)
+  return type(text) == 'string' and string.sub(text, 1, (string.find(text, '\n', 1, true) or 1) - 1)
+end
+-- What tells one chunk of a consumer from all others: its records hold the entries and the instants.
+local chunk = #items == 0 and '' or
+  redis.sha1hex(#items .. '\n' .. ARGV[items[1].at + 4] .. '\n' .. ARGV[items[#items].at + 4])
+local answer_before
+local function was_committed(n)
+  if answer_before == nil then
+    local mark = redis.pcall('GET', KEYS[12])
+    answer_before = first_line(mark) == chunk and ',' .. string.sub(mark, #chunk + 2) .. ','
+  end
+  return answer_before and not string.find(answer_before, ',' .. n .. ':lost,', 1, true)
 end
 
 local lost, tally, settled, retried = {}, {}, {}, {}
 for n = 1, #items do
   local item = items[n]
   local a, op, flags = item.at, item.op, item.flags
-  local stream, entry, result = KEYS[11 + item.lane], ARGV[a + 2], KEYS[11 + lanes + replies + n]
+  local stream, entry, result = KEYS[12 + item.lane], ARGV[a + 2], KEYS[12 + lanes + replies + n]
   local id = string.sub(result, cut + 1)
   local careful = flags and string.find(flags, '!', 1, true)
   local mine = true
-  if op == 'R' or op == 'D' or careful then mine = is_owner(stream, entry, ARGV[a + 3]) end
+  if op == 'R' or op == 'D' or careful then mine = is_owner(stream, entry, item.count) end
   if mine and careful then mine = holds(stream, entry, id) end
   if mine and call('XACK', stream, 'workers', entry) == 1 then
     settled[item.lane] = (settled[item.lane] or 0) + 1
     tally[op] = (tally[op] or 0) + 1
-    local place = flags and (ARGV[4 + item.lane] .. '/' .. entry)
-    local was_moved, suspect = flags and string.find(flags, 'm', 1, true), flags and string.find(flags, 's', 1, true)
+    local place = has_suspects and (ARGV[5 + item.lane] .. '/' .. entry)
+    local was_moved = flags and string.find(flags, 'm', 1, true)
     if op == 'R' then
-      call('ZADD', KEYS[4], ARGV[a + 5], id)
+      call('ZADD', KEYS[4], item.run_at, id)
       call('HSET', KEYS[5], id, ARGV[a + 6])
-      retried[id] = ARGV[a + 5]
-      finish(k, id, place, was_moved, suspect, false)
+      retried[id] = item.run_at
+      finish(k, id, place, was_moved, has_suspects, false)
     else
-      local keep = tonumber(ARGV[a + 6])
-      if keep > 0 then call('SET', result, ARGV[a + 5], 'PX', keep) end
+      if item.keep > 0 then call('SET', result, ARGV[a + 5], 'PX', item.keep) end
       if op == 'D' then
-        call('ZADD', KEYS[6], ARGV[a + 8], id)
+        call('ZADD', KEYS[6], item.died_at, id)
         call('HSET', KEYS[7], id, ARGV[a + 9])
       end
       if item.reply > 0 then
         -- Small results ride along, which saves the waiter a round trip; 4 KB because a reply stream holds 10,000.
         local value = #ARGV[a + 5] <= 4096 and ARGV[a + 5] or ''
-        redis.pcall('XADD', KEYS[11 + lanes + item.reply], 'NOMKSTREAM', 'MAXLEN', '~', 10000, '*', 'i', id, 'v', value)
+        redis.pcall('XADD', KEYS[12 + lanes + item.reply], 'NOMKSTREAM', 'MAXLEN', '~', 10000, '*', 'i', id, 'v', value)
       end
-      if flags or has_marks then finish(k, id, place, was_moved, suspect, has_marks) end
+      finish(k, id, place, was_moved, has_suspects, has_marks)
     end
     call('XADD', KEYS[3], '*', 'j', ARGV[a + 4])
   else
-    -- A resend after a lost reply finds its own token, or its own retry, and was committed (rule 23).
-    local same
-    if op == 'R' then same = call('HGET', KEYS[5], id) == ARGV[a + 6]
-    else same = first_line(call('GET', result)) == first_line(ARGV[a + 5]) end
-    if not same then lost[#lost + 1] = n .. ':lost' end
+    -- A resend after a lost reply finds its own token, or its own chunk, and was committed (rule 23).
+    local same = op ~= 'R' and first_line(redis.pcall('GET', result)) == first_line(ARGV[a + 5])
+    if not same and not was_committed(n) then lost[#lost + 1] = n .. ':lost' end
   end
 end
-for lane, n in pairs(settled) do call('HINCRBY', KEYS[1], ARGV[4 + lane], n) end
-for op, n in pairs(tally) do call('HINCRBY', KEYS[2], STATE[op], n) end
+local answer = table.concat(lost, ',')
+-- What is settled stays so, whatever stands in the counters; the maintainer re-checks them (rule 33).
+for lane, n in pairs(settled) do redis.pcall('HINCRBY', KEYS[1], ARGV[5 + lane], n) end
+for op, n in pairs(tally) do redis.pcall('HINCRBY', KEYS[2], STATE[op], n) end
+if next(tally) then call('SET', KEYS[12], chunk .. '\n' .. answer, 'PX', life) end
 if next(retried) then
   local head = call('ZRANGE', KEYS[4], 0, 0)[1]
   if retried[head] then call('XADD', KEYS[11], 'MAXLEN', '~', 1000, '*', 'e', 'due', 'v', retried[head]) end
 end
-return table.concat(lost, ',')
+return answer

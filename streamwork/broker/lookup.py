@@ -1,0 +1,293 @@
+"""Find one task message by its bare id, wherever it is: result, due, dead letters, lanes, journal.
+
+There is no index from id to entry (it would cost 100 bytes a task). What waits, is due, is dead or has a result is
+found by key. An entry is looked for on each lane around the time in its UUIDv7, from `BEFORE_MS` before to `AFTER_MS`
+after and among `MOST_ENTRIES` at most; the journal is read from the same time on, `MOST_RECORDS` at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from streamwork.broker.stats import last_delivered
+from streamwork.broker.steps import Steps, at_once, refused
+from streamwork.errors import DecodeError, WireError
+from streamwork.ids import task_id_at_ms
+from streamwork.model.state import State
+from streamwork.store.commands import plain
+from streamwork.store.keys import GROUP, RETURNED_CONSUMER, QueueKeys
+from streamwork.wire.codec import unpacker
+from streamwork.wire.message import (
+    FIRST_ATTEMPT,
+    Attempt,
+    Failure,
+    JournalRecord,
+    decode_attempt,
+    decode_dead_letter,
+    decode_failure,
+    decode_journal,
+    decode_message,
+    decode_result,
+)
+
+# A clock may differ by seconds, and a lost answer is asked for again for 60 s before the sender gives up.
+BEFORE_MS, AFTER_MS = 5_000, 65_000
+MOST_ENTRIES, MOST_RECORDS = 50_000, 100_000
+_PAGE = 1_000
+# How a dead letter without a readable body is called: entry-<lane>-<entry id>.
+UNDECODABLE = "entry-"
+
+_anything = unpacker(Any)
+
+
+class TaskView(msgspec.Struct):
+    """What is known of one task message; what is not is None or empty.
+
+    Attributes:
+        id: Task id.
+        queue: Where it was found.
+        state: Where it is in its life; ``unknown`` when its entry was settled and neither result nor journal is kept.
+        task: Task name.
+        args: Positional arguments in their plain form; None = the body is not kept.
+        kwargs: Named arguments.
+        lane: Lane name.
+        entry: Entry id of the last known delivery.
+        created_at_ms: From the id.
+        attempt: Run that comes next, goes on or was the last.
+        crashes: Processes that died while it ran.
+        run_at_ms: When it is due.
+        consumer: Who has it.
+        worker: That consumer's registration.
+        result: What the task returned, in its plain form.
+        failure: Type name, message and traceback of what ended it.
+        reason: Why it is dead.
+        died_at_ms: When.
+        cancel_asked: It is marked as cancelled.
+        journal: What came of each delivery, oldest first.
+        is_whole: False when a bound was reached while looking, so that more may be there.
+    """
+
+    id: str
+    queue: str = ""
+    state: State = State.UNKNOWN
+    task: str = ""
+    args: list[Any] | None = None
+    kwargs: dict[str, Any] = {}
+    lane: str = ""
+    entry: str = ""
+    created_at_ms: int | None = None
+    attempt: int = 1
+    crashes: int = 0
+    run_at_ms: int | None = None
+    consumer: str = ""
+    worker: dict[str, Any] = {}
+    result: Any = None
+    failure: Failure | None = None
+    reason: str = ""
+    died_at_ms: int | None = None
+    cancel_asked: bool = False
+    journal: list[JournalRecord] = []
+    is_whole: bool = True
+
+
+def find_task(keys: Sequence[QueueKeys], task_id: str) -> Steps[TaskView | None]:
+    """Find a task message in the first of these queues that knows it; None = no trace of it.
+
+    Args:
+        keys: Queues to look into.
+        task_id: 32 hex digits, or ``entry-…`` as dead letters of undecodable entries are called.
+    """
+    for each in keys:
+        view = TaskView(task_id, each.queue, created_at_ms=_made_at_ms(task_id))
+        if (yield from _look_into(each, view)):
+            return view
+    return None
+
+
+def _made_at_ms(task_id: str) -> int | None:
+    if not task_id.startswith(UNDECODABLE):
+        return task_id_at_ms(task_id)
+    ms = task_id.rsplit("-", 2)[-2]
+    return int(ms) if ms.isdecimal() else None
+
+
+def _look_into(keys: QueueKeys, view: TaskView) -> Steps[bool]:
+    by_key = yield from _by_key(keys, view)
+    found = any(part is not None for part in by_key)
+    result, due, dead, moved = by_key
+    if due is not None:
+        lane, record, body = due.split(b"\n", 2)
+        view.lane, view.state = lane.decode(), State.SCHEDULED
+        _read_attempt(view, decode_attempt(record))
+        _read_body(view, body)
+    if dead is not None:
+        _read_dead(view, dead)
+    if moved is not None:
+        lane, _, entry = moved.partition(b"\n")
+        found = (yield from _read_entry(keys, view, lane.decode(), entry)) or found
+    elif view.args is None:
+        found = (yield from _scan_lanes(keys, view)) or found
+    found = (yield from _read_journal(keys, view)) or found
+    if result is not None:
+        _read_result(view, result)
+    return found
+
+
+def _by_key(keys: QueueKeys, view: TaskView) -> Steps[tuple[bytes | None, bytes | None, bytes | None, bytes | None]]:
+    """Read what is kept under the id: result, due record, dead letter, place after a promotion."""
+    answers = yield at_once([
+        plain("GET", keys.result(view.id)), plain("HGET", keys.due_body, view.id), plain("ZSCORE", keys.due, view.id),
+        plain("HGET", keys.dead_body, view.id), plain("HGET", keys.moved, view.id),
+        plain("HGET", keys.cancelled, view.id),
+    ])  # fmt: skip
+    result, due, run_at, dead, moved, cancelled = answers[-1]
+    view.cancel_asked = cancelled is not None
+    if run_at is not None:
+        view.run_at_ms = int(float(run_at))
+    return result, due, dead, moved
+
+
+def _scan_lanes(keys: QueueKeys, view: TaskView) -> Steps[bool]:
+    """Look for the first entry around the time in the id."""
+    if view.created_at_ms is None:
+        return False
+    until = view.created_at_ms + AFTER_MS
+    (lanes,) = yield [plain("HKEYS", keys.lanes)]
+    for name in sorted(lanes):
+        lane, since, seen = name.decode(), str(view.created_at_ms - BEFORE_MS), 0
+        while seen < MOST_ENTRIES:
+            (rows,) = yield [plain("XRANGE", keys.lane(lane), since, until, "COUNT", _PAGE)]
+            for entry, fields in rows:
+                if any(view.id.encode() in field for field in fields[1::2]):
+                    return (yield from _read_entry(keys, view, lane, entry))
+            if len(rows) < _PAGE:
+                break
+            since, seen = "(" + rows[-1][0].decode(), seen + len(rows)
+        else:
+            view.is_whole = False
+    return False
+
+
+def _read_entry(keys: QueueKeys, view: TaskView, lane: str, entry: bytes) -> Steps[bool]:
+    """Read one lane entry, who has it, and what its crashes were."""
+    stream = keys.lane(lane)
+    answers = yield at_once([
+        plain("XRANGE", stream, entry, entry), plain("XPENDING", stream, GROUP, entry, entry, 1),
+        plain("XINFO", "GROUPS", stream), plain("HGET", keys.suspects, f"{lane}/{entry.decode()}"),
+    ])  # fmt: skip
+    rows, pending, groups, suspicion = answers[-1]
+    if not rows or refused(rows):
+        return False
+    fields = dict(zip(rows[0][1][::2], rows[0][1][1::2], strict=True))
+    view.lane, view.entry = lane, entry.decode()
+    _read_body(view, fields.get(b"d", b""))
+    if b"a" in fields:
+        _read_attempt(view, decode_attempt(fields[b"a"]))
+    if suspicion is not None:
+        view.crashes += int(suspicion.split(b",", 1)[0])
+    if pending and not refused(pending):
+        yield from _read_owner(keys, view, pending[0][1])
+    elif _order(entry) > _order(last_delivered(groups).encode()):
+        view.state = State.WAITING
+    return True
+
+
+def _read_owner(keys: QueueKeys, view: TaskView, owner: bytes) -> Steps[None]:
+    if owner.decode() == RETURNED_CONSUMER:
+        view.state = State.WAITING
+        return
+    view.state, view.consumer = State.RUNNING, owner.decode()
+    (registration,) = yield [plain("HGET", keys.consumers, owner)]
+    if registration is not None:
+        try:
+            view.worker = msgspec.json.decode(registration, type=dict[str, Any])
+        except msgspec.MsgspecError:
+            pass  # registered by another version
+
+
+def _read_journal(keys: QueueKeys, view: TaskView) -> Steps[bool]:
+    """Collect the records of this id."""
+    since, seen, needle = "-", 0, view.id.encode()
+    if view.created_at_ms is not None:
+        since = str(view.created_at_ms - BEFORE_MS)
+    found: list[JournalRecord] = []
+    while seen < MOST_RECORDS:
+        (rows,) = yield [plain("XRANGE", keys.journal, since, "+", "COUNT", _PAGE)]
+        for _, fields in rows:
+            if needle in fields[1]:
+                record = _decoded(decode_journal, fields[1])
+                if record is not None and record.id == view.id:
+                    found.append(record)
+        if len(rows) < _PAGE:
+            break
+        since, seen = "(" + rows[-1][0].decode(), seen + len(rows)
+    else:
+        view.is_whole = False
+    view.journal = found
+    if found:
+        _read_last_record(view, found[-1])
+    return bool(found)
+
+
+def _read_last_record(view: TaskView, last: JournalRecord) -> None:
+    view.task = view.task or last.task
+    if view.state == State.UNKNOWN:
+        view.lane, view.entry = view.lane or last.lane, last.entry.decode()
+        view.attempt, view.consumer = last.attempt, last.consumer
+        if last.state in State.__members__.values():
+            view.state = State(last.state)
+            view.reason = last.detail
+
+
+def _read_result(view: TaskView, record: bytes) -> None:
+    result = _decoded(decode_result, record)
+    if result is None:
+        return
+    if result.state in State.__members__.values():
+        view.state = State(result.state)
+    if view.state in (State.SUCCEEDED, State.SKIPPED):
+        view.result = _decoded(_anything, result.payload)
+    else:
+        view.failure = view.failure or _decoded(decode_failure, result.payload)
+
+
+def _read_dead(view: TaskView, data: bytes) -> None:
+    letter = _decoded(decode_dead_letter, data)
+    view.state = State.DEAD
+    if letter is None:
+        return
+    view.task, view.lane, view.reason, view.failure = letter.task, letter.lane, letter.reason, letter.failure
+    view.died_at_ms = letter.died_at_ms
+    attempt = _decoded(decode_attempt, letter.attempt.encode())
+    if attempt is not None:
+        _read_attempt(view, attempt)
+    _read_body(view, letter.body)
+
+
+def _read_attempt(view: TaskView, attempt: Attempt = FIRST_ATTEMPT) -> None:
+    view.attempt, view.crashes = attempt.attempt, attempt.crashes
+
+
+def _read_body(view: TaskView, body: bytes) -> None:
+    message = _decoded(decode_message, body)
+    if message is None:
+        return
+    view.task = message.task
+    view.args = _decoded(_anything, bytes(message.args))
+    view.kwargs = _decoded(_anything, bytes(message.kwargs)) or {}
+
+
+def _decoded(decode: Any, data: bytes) -> Any:
+    """Decode, or None: what another version or a stranger wrote must not hide the rest."""
+    try:
+        return decode(data)
+    except (DecodeError, WireError):
+        return None
+
+
+def _order(entry: bytes) -> tuple[int, int]:
+    ms, _, seq = entry.partition(b"-")
+    return int(ms), int(seq or 0)

@@ -1,0 +1,203 @@
+"""How the queues stand and who works on them. Nothing writes or scans; the cost grows with lanes and consumers only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from streamwork.broker.steps import Steps, at_once, pairs, refused, texts, together
+from streamwork.model.lane import lane_tags
+from streamwork.store.commands import plain
+from streamwork.store.keys import GROUP, RETURNED_CONSUMER, QueueKeys, queues
+
+
+class LaneStats(msgspec.Struct, frozen=True):
+    """One lane.
+
+    Attributes:
+        lane: ``<level>:<tags>``.
+        tags: What a worker must offer to read it.
+        waiting: Undelivered, or given back for adoption.
+        running: In the hands of a consumer.
+        has_group: False when the consumer group is gone; the next reader makes it anew.
+    """
+
+    lane: str
+    tags: list[str]
+    waiting: int
+    running: int
+    has_group: bool = True
+
+
+class QueueStats(msgspec.Struct, frozen=True):
+    """One queue, read at one instant.
+
+    Attributes:
+        queue: Its name.
+        waiting: Task messages that could run now.
+        running: In the hands of a consumer.
+        scheduled: Waiting for their time: retries, and what no worker knew.
+        dead: Dead letters kept.
+        succeeded: Ended so, ever; likewise skipped, cancelled, died and retried.
+        next_at_ms: When the next scheduled one is due; None = none is.
+        oldest_ms: How long the first undelivered one has waited; None = there is none.
+        lanes: Lane by lane.
+        in_hand: Consumer name to entries owned.
+    """
+
+    queue: str
+    waiting: int
+    running: int
+    scheduled: int
+    dead: int
+    succeeded: int
+    skipped: int
+    cancelled: int
+    died: int
+    retried: int
+    next_at_ms: int | None
+    oldest_ms: int | None
+    lanes: list[LaneStats]
+    in_hand: dict[str, int]
+
+
+class WorkerStats(msgspec.Struct):
+    """One worker process.
+
+    Attributes:
+        consumer: Its name in Redis, one per start.
+        worker: The supervisor's name.
+        host: Where.
+        pid: Process.
+        tags: What it offers.
+        slots: Deliveries it can hold.
+        queues: Which it reads.
+        started_at_ms: When it registered.
+        in_hand: Entries it owns, all queues together.
+        alive: Its liveness key is there.
+    """
+
+    consumer: str
+    worker: str = ""
+    host: str = ""
+    pid: int = 0
+    tags: list[str] = msgspec.field(default_factory=list)
+    slots: int = 0
+    queues: list[str] = msgspec.field(default_factory=list)
+    started_at_ms: int = 0
+    in_hand: int = 0
+    alive: bool = False
+
+
+class Overview(msgspec.Struct, frozen=True):
+    """All queues of a namespace and all workers on them."""
+
+    queues: list[QueueStats]
+    workers: list[WorkerStats]
+
+
+def queue_names(namespace: str, known: Iterable[str] = ()) -> Steps[list[str]]:
+    """Find the queues that anything was ever sent to or read from, and add the known ones; sorted."""
+    (found,) = yield [plain("SMEMBERS", queues(namespace))]
+    return sorted({name.decode() for name in found} | set(known))
+
+
+def overview(namespace: str, names: Sequence[str]) -> Steps[Overview]:
+    """Look at queues and their workers."""
+    keys = [QueueKeys(namespace, name) for name in names]
+    stats = yield from together([queue_stats(each) for each in keys])
+    registered = yield from together([_registered(each) for each in keys])
+    return Overview(stats, _workers(stats, registered))
+
+
+def queue_stats(keys: QueueKeys) -> Steps[QueueStats]:
+    """Look at one queue: exact for the instant of the second round (undelivered = added − settled − pending)."""
+    (known,) = yield [plain("HKEYS", keys.lanes)]
+    lanes = sorted(name.decode() for name in known)
+    streams = [keys.lane(lane) for lane in lanes]
+    answers = yield at_once([
+        plain("HGETALL", keys.added), plain("HGETALL", keys.settled), plain("HGETALL", keys.counts),
+        plain("ZRANGE", keys.due, 0, 0, "WITHSCORES"), plain("ZCARD", keys.due), plain("ZCARD", keys.dead),
+        plain("TIME"), *(plain("XPENDING", stream, GROUP) for stream in streams),
+        *(plain("XINFO", "GROUPS", stream) for stream in streams),
+    ])  # fmt: skip
+    added, settled, counts, head, due, dead, (now_s, _), *by_lane = answers[-1]
+    pending, groups = by_lane[: len(lanes)], by_lane[len(lanes) :]
+    in_hand: dict[str, int] = {}
+    stats = [
+        _lane_stats(lane, _number(added, lane) - _number(settled, lane), summary, in_hand)
+        for lane, summary in zip(lanes, pending, strict=True)
+    ]
+    oldest = yield [
+        plain("XRANGE", stream, "(" + last_delivered(group), "+", "COUNT", 1)
+        for stream, group, lane in zip(streams, groups, stats, strict=True)
+        if lane.waiting and lane.has_group
+    ]
+    waited_ms = [int(now_s) * 1000 - int(rows[0][0].partition(b"-")[0]) for rows in oldest if rows]
+    ended = {name: int(number) for name, number in texts(counts).items()}
+    return QueueStats(
+        queue=keys.queue, waiting=sum(lane.waiting for lane in stats), running=sum(lane.running for lane in stats),
+        scheduled=due, dead=dead, succeeded=ended.get("succeeded", 0), skipped=ended.get("skipped", 0),
+        cancelled=ended.get("cancelled", 0), died=ended.get("dead", 0), retried=ended.get("retried", 0),
+        next_at_ms=int(float(head[1])) if head else None, oldest_ms=max(0, *waited_ms) if waited_ms else None,
+        lanes=stats, in_hand=in_hand,
+    )  # fmt: skip
+
+
+def _number(flat: Sequence[bytes], lane: str) -> int:
+    return int(pairs(flat).get(lane.encode(), 0))
+
+
+def _lane_stats(lane: str, unsettled: int, summary: Any, in_hand: dict[str, int]) -> LaneStats:
+    pending, owned = 0, {}
+    if not refused(summary):
+        pending = summary[0]
+        owned = {name.decode(): int(count) for name, count in summary[3] or ()}
+    returned = owned.pop(RETURNED_CONSUMER, 0)
+    for name, count in owned.items():
+        in_hand[name] = in_hand.get(name, 0) + count
+    # Garbage put into a lane by hand is not in `added`, so the difference may fall below zero until it is settled.
+    waiting = max(0, unsettled - pending) + returned
+    return LaneStats(lane, sorted(lane_tags(lane)), waiting, pending - returned, not refused(summary))
+
+
+def last_delivered(groups: Any) -> str:
+    """Return the last delivered id of our group in an answer to XINFO GROUPS; ``0-0`` where there is no such group."""
+    for group in () if refused(groups) else groups:
+        facts = pairs(group)
+        if facts[b"name"] == GROUP.encode():
+            return bytes(facts[b"last-delivered-id"]).decode()
+    return "0-0"
+
+
+def _registered(keys: QueueKeys) -> Steps[dict[str, tuple[str, bool]]]:
+    """Find the consumers of a queue: name to (registration, alive)."""
+    (flat,) = yield [plain("HGETALL", keys.consumers)]
+    found = texts(flat)
+    alive = yield [plain("EXISTS", keys.alive(name)) for name in found]
+    return {name: (text, bool(there)) for (name, text), there in zip(found.items(), alive, strict=True)}
+
+
+def _workers(stats: list[QueueStats], registered: list[dict[str, tuple[str, bool]]]) -> list[WorkerStats]:
+    workers: dict[str, WorkerStats] = {}
+    for queue, consumers in zip(stats, registered, strict=True):
+        for name, (registration, alive) in consumers.items():
+            worker = workers.get(name)
+            if worker is None:
+                worker = workers[name] = _worker(name, registration)
+            worker.alive = worker.alive or alive
+        for name, count in queue.in_hand.items():
+            # One that owns entries without being registered was declared dead, or read after that.
+            worker = workers.setdefault(name, WorkerStats(name, queues=[queue.queue]))
+            worker.in_hand += count
+    return sorted(workers.values(), key=lambda worker: (worker.started_at_ms, worker.consumer))
+
+
+def _worker(name: str, registration: str) -> WorkerStats:
+    try:
+        facts = msgspec.json.decode(registration, type=dict[str, Any])
+        return msgspec.convert({**facts, "consumer": name}, WorkerStats)
+    except msgspec.MsgspecError:
+        return WorkerStats(name)  # registered by another version

@@ -1,0 +1,143 @@
+"""`streamwork enqueue`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from streamwork.app import Streamwork
+from streamwork.cli.options import examples, names, place_options
+from streamwork.cli.session import Session
+from streamwork.cli.show import json_of, plain_json, print_json
+from streamwork.errors import ConfigError, TaskFailed
+from streamwork.handle import Call, Handle
+
+_NEGATIVE = re.compile(r"-\.?\d")
+# Stands before a negative number until click has told options and arguments apart.
+_SHIELD = "\0"
+
+
+class _WithNegativeNumbers(click.Command):
+    """A command that takes -5 for an argument where no option came before it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        shielded = [
+            _SHIELD + text if _NEGATIVE.match(text) and not before.startswith("--") else text
+            for before, text in zip(["", *args], args, strict=False)
+        ]
+        return super().parse_args(ctx, shielded)
+
+
+@click.command(
+    cls=_WithNegativeNumbers,
+    epilog=examples(
+        "streamwork enqueue resize photo.png 640",
+        "streamwork enqueue shop.mail.send_receipt 7 a@b.c --wait --timeout 30",
+        "streamwork enqueue report '{\"year\": 2026}' --kwargs '{\"draft\": true}' --priority 8",
+        "streamwork enqueue billing.close 2026 --name-only --namespace shop --queue billing --tags gpu",
+        "id=$(streamwork enqueue resize photo.png) && streamwork tasks show $id",
+    ),
+)
+@click.argument("task")
+@click.argument("args", nargs=-1)
+@click.option("--kwargs", metavar="JSON", help="Named arguments, a JSON object.")
+@click.option("--queue", metavar="NAME", help="Another queue than the task's.")
+@click.option("--tags", metavar="A,B", callback=names("tag"), help="What a worker must offer, instead of the task's.")
+@click.option("--priority", type=click.IntRange(0, 9), help="0 (last) to 9 (first). [default: the task's]")
+@click.option("--name-only", is_flag=True, help="Send by name: the app is not imported and nothing is checked here.")
+@click.option("--wait", is_flag=True, help="Wait for the end and print the result; exit 1 if the task fails.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0), metavar="S", help="Wait no longer. [default: as long as it takes]"
+)
+@place_options
+def enqueue(task: str, args: Sequence[str], *, wait: bool, timeout: float | None, as_json: bool, **given: Any) -> None:
+    """Send a task message and print its id.
+
+    TASK is the task's name, or the part behind its last dot where only one task has it. Each of ARGS is JSON (7, true,
+    '"7"', '[1, 2]') or else plain text. Where the app is found, the arguments are checked before anything is sent.
+    """
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout belongs to --wait")
+    arguments = [_value(text) for text in args]
+    named = _object(given["kwargs"])
+    with Session(
+        given["app"], given["url"], given["namespace"] if not given["name_only"] else _elsewhere(given)
+    ) as session:
+        call = _call(session, task, arguments, named, given)
+        handle = call.enqueue()
+        if not wait:
+            print_json(_facts(handle, call)) if as_json else click.echo(handle.id)
+            return
+        if not as_json:
+            click.echo(handle.id, err=True)
+        _wait(handle, call, timeout, as_json=as_json)
+
+
+def _elsewhere(given: dict[str, Any]) -> str:
+    """Return the namespace for --name-only, which imports nothing to learn it."""
+    from streamwork.config import load
+
+    name = given["namespace"] or load().config.namespace
+    if name is None:
+        raise ConfigError("--name-only imports no app: say its name with --namespace or STREAMWORK_NAMESPACE")
+    return str(name)
+
+
+def _call(session: Session, task: str, args: list[Any], kwargs: dict[str, Any], given: dict[str, Any]) -> Call[Any]:
+    options = {name: given[name] for name in ("queue", "tags", "priority") if given[name] is not None}
+    app = session.app_if_any()
+    if app is not None:
+        found = app.find(_full_name(app, task))
+        return (found.options(**options) if options else found).call(*args, **kwargs)
+    return session.unbound().call_elsewhere(task, tuple(args), kwargs, **options)
+
+
+def _full_name(app: Streamwork, name: str) -> str:
+    if name in app.tasks:
+        return name
+    ends = [full for full in app.tasks if full.endswith(f".{name}")]
+    return ends[0] if len(ends) == 1 else name
+
+
+def _value(text: str) -> Any:
+    text = text.removeprefix(_SHIELD)
+    try:
+        return json_of(text)
+    except ValueError:
+        return text
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    if text is None:
+        return {}
+    try:
+        value = json_of(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is not JSON: {error}", param_hint="--kwargs") from error
+    if not isinstance(value, dict):
+        raise click.BadParameter(f"{text!r} is not a JSON object, such as '{{\"width\": 640}}'", param_hint="--kwargs")
+    return value
+
+
+def _facts(handle: Handle[Any], call: Call[Any]) -> dict[str, Any]:
+    return {"id": handle.id, "task": call.task_name, "queue": handle.queue, "lane": handle.lane, "entry": handle.entry}
+
+
+def _wait(handle: Handle[Any], call: Call[Any], timeout: float | None, *, as_json: bool) -> None:
+    try:
+        result = handle.result(timeout=timeout)
+    except TaskFailed as error:
+        failure = {"type": error.type_name, "message": error.message, "traceback": error.traceback}
+        if as_json:
+            print_json({**_facts(handle, call), "state": error.state, "failure": failure})
+        else:
+            click.echo(error.traceback, err=True, nl=not error.traceback.endswith("\n")) if error.traceback else None
+            click.echo(f"streamwork: task {call.task_name} is {error.state}: {error}", err=True)
+        click.get_current_context().exit(1)
+    if as_json:
+        print_json({**_facts(handle, call), "state": handle.state(), "result": result})
+    else:
+        click.echo(plain_json(result))

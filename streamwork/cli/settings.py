@@ -1,0 +1,62 @@
+"""`streamwork config show`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import msgspec
+
+from streamwork.cli.options import app_option, examples, json_option, url_option
+from streamwork.cli.session import Session
+from streamwork.cli.show import console, masked, print_json, table
+from streamwork.config import load, setting_names, value_of, variable_of
+
+
+@click.group(epilog=examples("streamwork config show"))
+def config() -> None:
+    """Every setting, its value and where it comes from."""
+
+
+@config.command(epilog=examples(
+    "streamwork config show",
+    "streamwork config show worker              names that begin so",
+    "streamwork config show --json | jq 'map(select(.origin != \"default\"))'",
+))  # fmt: skip
+@click.argument("prefix", default="")
+@app_option
+@url_option
+@json_option
+def show(prefix: str, *, app: str | None, url: str | None, as_json: bool) -> None:
+    """Show each setting: its value, where it comes from, and the variable that sets it.
+
+    Later origins beat earlier ones: default, pyproject.toml ([tool.streamwork]), environment, code (what the app was
+    made with), flag. Secrets in URLs are masked. No Redis is needed.
+    """
+    with Session(app, url) as session:
+        found = session.app_if_any()
+    flags = {"app": app, "url": url}
+    loaded = load(found.overrides if found is not None else {}, flags=flags)
+    rows = [
+        {"name": name, "value": _shown(name, value_of(loaded.config, name)), "origin": loaded.origins[name],
+         "variable": variable_of(name)}
+        for name in setting_names()
+        if name.startswith(prefix)
+    ]  # fmt: skip
+    if not rows:
+        raise click.BadParameter(f"no setting begins with {prefix!r}", param_hint="PREFIX")
+    if as_json:
+        print_json(rows)
+        return
+    cells = [[row["name"], _text(row["value"]), row["origin"], row["variable"]] for row in rows]
+    console().print(table(["setting", "value", "from", "variable"], cells, whole=("setting", "variable")))
+
+
+def _shown(name: str, value: Any) -> Any:
+    return masked(value) if name == "url" and value is not None else value
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, (tuple, list)):
+        return ", ".join(value)
+    return value if isinstance(value, str) or value is None else msgspec.json.encode(value).decode()

@@ -1,0 +1,155 @@
+"""`streamwork status`, `queues` and `workers`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from streamwork.broker.info import eviction_warning, info, server_name
+from streamwork.broker.stats import Overview, QueueStats, WorkerStats, overview, queue_names
+from streamwork.cli.options import examples, names, place_options
+from streamwork.cli.session import Session
+from streamwork.cli.show import console, print_json, size, span, table
+from streamwork.clock import SYSTEM_CLOCK
+
+_NUMBERS = ("waiting", "running", "scheduled", "dead", "succeeded", "skipped", "cancelled", "retried", "oldest")
+
+
+@click.command(epilog=examples(
+    "streamwork status",
+    "streamwork status --url redis://queue.internal:6379/0 --namespace shop",
+    "streamwork status --json | jq '.queues[] | {queue, waiting}'",
+))  # fmt: skip
+@place_options
+def status(*, app: str | None, url: str | None, namespace: str | None, as_json: bool) -> None:
+    """Show Redis, queues and workers on one screen."""
+    with Session(app, url, namespace) as session:
+        seen = _look(session, ())
+        redis = _redis(session)
+        if as_json:
+            print_json(
+                {"namespace": session.namespace(), "redis": redis, "queues": seen.queues, "workers": seen.workers}
+            )
+            return
+        out = console()
+        out.print(_headline(session.namespace(), redis))
+        if redis["warning"]:
+            out.print(Text(f"! {redis['warning']}", style="bold red"))
+        out.print()
+        _print(out, _queue_table(seen.queues), seen.queues, "no queue yet: nothing was ever sent")
+        out.print()
+        _print(out, _worker_table(seen.workers), seen.workers, "no worker: start one with `streamwork worker`")
+
+
+@click.command(epilog=examples(
+    "streamwork queues",
+    "streamwork queues --lanes -Q mail          lane by lane: priority and tags",
+    "streamwork queues --json | jq 'map(.waiting) | add'",
+))  # fmt: skip
+@click.option("-Q", "--queues", "only", metavar="A,B", callback=names("queue"), help="Only these.")
+@click.option("--lanes", is_flag=True, help="Show each lane of a queue, with the tags it needs.")
+@place_options
+def queues(only: tuple[str, ...] | None, *, lanes: bool, as_json: bool, **place: Any) -> None:
+    """Count task messages by queue and state.
+
+    Waiting, running, scheduled (for later, or to be tried again) and dead are counts of now; the others count what
+    ended so, ever. All counts are exact and cost the server the same however many there are.
+    """
+    with Session(**place) as session:
+        seen = _look(session, only or ())
+        if as_json:
+            print_json(seen.queues)
+            return
+        out = console()
+        _print(out, _queue_table(seen.queues, whole=True), seen.queues, "no queue yet: nothing was ever sent")
+        if lanes:
+            out.print()
+            _print(out, _lane_table(seen.queues), seen.queues, "no lane")
+
+
+@click.command(epilog=examples(
+    "streamwork workers",
+    "streamwork workers --json | jq -r '.[] | select(.alive | not) | .consumer'",
+))  # fmt: skip
+@place_options
+def workers(*, as_json: bool, **place: Any) -> None:
+    """Show every worker process: where it runs, what it offers, what it holds.
+
+    A silent one does not renew its liveness: it died or lost Redis, and what it holds is soon run elsewhere.
+    """
+    with Session(**place) as session:
+        seen = _look(session, ())
+        if as_json:
+            print_json(seen.workers)
+            return
+        _print(console(), _worker_table(seen.workers), seen.workers, "no worker: start one with `streamwork worker`")
+
+
+def _look(session: Session, only: Sequence[str]) -> Overview:
+    namespace, app = session.namespace(), session.app_if_any()
+    found = only or session.ask(queue_names(namespace, app.queues if app is not None else ()))
+    seen: Overview = session.ask(overview(namespace, found))
+    return seen
+
+
+def _redis(session: Session) -> dict[str, Any]:
+    server, memory, persistence = session.driver.run_all([info("server"), info("memory"), info("persistence")])
+    return {
+        "where": session.connection.endpoint.where,
+        "embedded": session.config.url is None,
+        "version": server_name(server),
+        "uptime_s": int(server.get("uptime_in_seconds", 0)),
+        "used_bytes": int(memory.get("used_memory", 0)),
+        "max_bytes": int(memory.get("maxmemory", 0)),
+        "append_only_file": persistence.get("aof_enabled") == "1",
+        "warning": eviction_warning(memory),
+    }
+
+
+def _headline(namespace: str, redis: dict[str, Any]) -> Text:
+    used = size(redis["used_bytes"]) + (f" of {size(redis['max_bytes'])}" if redis["max_bytes"] else "")
+    where = f"{redis['version']} {'embedded' if redis['embedded'] else 'at'} {redis['where']}"
+    facts = (where, f"up {span(redis['uptime_s'] * 1000)}", used)
+    return Text.assemble((namespace, "bold"), " · ", " · ".join(facts))
+
+
+def _print(out: Any, shown: Table, rows: Sequence[Any], without: str) -> None:
+    out.print(shown if rows else Text(without, style="dim"))
+
+
+def _queue_table(found: Sequence[QueueStats], *, whole: bool = False) -> Table:
+    columns = ["queue", "waiting", "running", "scheduled", "dead", "succeeded"]
+    columns += ["skipped", "cancelled", "retried"] if whole else []
+    rows = [[*(getattr(queue, column) for column in columns), span(queue.oldest_ms)] for queue in found]
+    return table([*columns, "oldest"], rows, numbers=_NUMBERS)
+
+
+def _lane_table(found: Sequence[QueueStats]) -> Table:
+    rows = [
+        [queue.queue, _PRIORITIES[int(lane.lane.partition(":")[0])], lane.tags, lane.waiting, lane.running]
+        for queue in found
+        for lane in reversed(queue.lanes)
+    ]
+    return table(["queue", "priority", "tags", "waiting", "running"], rows, numbers=_NUMBERS)
+
+
+# Level of a lane to the priorities that go there (protocol rule 4).
+_PRIORITIES = ("0–2", "3–5", "6–8", "9")
+
+
+def _worker_table(found: Sequence[WorkerStats]) -> Table:
+    now_ms = SYSTEM_CLOCK.now_ms()
+    rows = [
+        [
+            f"{worker.host}:{worker.pid}" if worker.host else worker.consumer,
+            worker.queues, worker.tags, f"{worker.in_hand} / {worker.slots}",
+            span(now_ms - worker.started_at_ms) if worker.started_at_ms else None,
+            Text("alive", style="green") if worker.alive else Text("silent", style="bold red"),
+        ]
+        for worker in found
+    ]  # fmt: skip
+    return table(["worker", "queues", "tags", "in hand", "up", "state"], rows, numbers=("in hand", "up"))

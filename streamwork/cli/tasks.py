@@ -1,0 +1,160 @@
+"""`streamwork tasks show`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import msgspec
+from rich.text import Text
+
+from streamwork.broker.lookup import (
+    AFTER_MS,
+    BEFORE_MS,
+    MOST_ENTRIES,
+    MOST_RECORDS,
+    UNDECODABLE,
+    TaskView,
+    find_task,
+)
+from streamwork.broker.stats import queue_names
+from streamwork.cli.options import examples, names, place_options
+from streamwork.cli.session import Session
+from streamwork.cli.show import console, instant, plain_json, print_json, span, table
+from streamwork.clock import SYSTEM_CLOCK
+from streamwork.ids import task_id_at_ms
+from streamwork.model.state import State
+from streamwork.store.keys import QueueKeys
+
+_COLOURS = {State.SUCCEEDED: "green", State.DEAD: "bold red", State.RUNNING: "cyan", State.CANCELLED: "yellow"}
+# A longer value is for --json.
+_LONGEST = 2_000
+
+
+@click.group(epilog=examples("streamwork tasks show 019f…"))
+def tasks() -> None:
+    """Look at one task message by its id."""
+
+
+@tasks.command(epilog=examples(
+    "streamwork tasks show 0197a2b4c6d87e1f8a0b1c2d3e4f5a6b",
+    "streamwork tasks show $id -Q mail          look into one queue only",
+    "streamwork tasks show $id --json | jq .failure.traceback -r",
+))  # fmt: skip
+@click.argument("task_id", metavar="ID")
+@click.option(
+    "-Q", "--queues", "only", metavar="A,B", callback=names("queue"), help="Look into these only. [default: all]"
+)
+@place_options
+@click.pass_context
+def show(ctx: click.Context, /, task_id: str, only: tuple[str, ...] | None, *, as_json: bool, **place: Any) -> None:
+    """Show one task message: state, arguments, where it is, result or failure, and what came of each run.
+
+    There is no index of ids: what waits for its time, is dead or has a result is found by key, an entry on a lane
+    around the time in the id (5 s before to 65 s after, 50,000 entries a lane), its history in the journal from then on
+    (100,000 records). Exit status 1 if there is no trace of it.
+    """
+    task_id = _checked(task_id)
+    with Session(**place) as session:
+        namespace, app = session.namespace(), session.app_if_any()
+        found = only or session.ask(queue_names(namespace, app.queues if app is not None else ()))
+        view: TaskView | None = session.ask(find_task([QueueKeys(namespace, name) for name in found], task_id))
+        if view is None:
+            looked = ", ".join(found) or "any queue: there is none"
+            raise click.ClickException(
+                f"no trace of task message {task_id} in {looked} of {namespace!r}: "
+                "it was never sent there, or its result and history are past their retention"
+            )
+        if as_json:
+            print_json(_facts(view))
+        else:
+            _print(view)
+
+
+def _checked(text: str) -> str:
+    if text.startswith(UNDECODABLE):
+        return text
+    task_id = text.replace("-", "").lower()
+    if task_id_at_ms(task_id) is None:
+        raise click.BadParameter(f"{text!r} is not a task id: 32 hex digits, the 13th is a 7", param_hint="ID")
+    return task_id
+
+
+def _facts(view: TaskView) -> dict[str, Any]:
+    facts = {name: getattr(view, name) for name in view.__struct_fields__}
+    facts["failure"] = None
+    if view.failure is not None:
+        facts["failure"] = {name: getattr(view.failure, name) for name in view.failure.__struct_fields__}
+    facts["journal"] = [
+        {name: getattr(record, name) for name in record.__struct_fields__ if name not in ("version", "id")}
+        | {"entry": record.entry.decode(errors="replace")}
+        for record in view.journal
+    ]
+    return facts
+
+
+def _print(view: TaskView) -> None:
+    out, now_ms = console(), SYSTEM_CLOCK.now_ms()
+    out.print(
+        Text.assemble(
+            (view.task or "unreadable message", "bold"), " ", view.id, " ", (view.state, _COLOURS.get(view.state, ""))
+        )
+    )
+    for name, value in _lines(view, now_ms):
+        if value:
+            out.print(Text.assemble((f"{name:<9} ", "dim"), value[:_LONGEST]), soft_wrap=True)
+    if view.journal:
+        out.print()
+        rows = [
+            [
+                instant(record.ended_at_ms), record.state, record.attempt, record.consumer,
+                span(record.ended_at_ms - record.started_at_ms) if record.started_at_ms else None, record.detail,
+            ]
+            for record in view.journal
+        ]  # fmt: skip
+        out.print(table(["ended", "as", "run", "by", "took", "detail"], rows, numbers=("run", "took")))
+    if view.failure is not None and view.failure.traceback:
+        out.print()
+        out.print(Text(view.failure.traceback.rstrip()), soft_wrap=True)
+    if not view.is_whole:
+        out.print(Text(
+            f"Not all was looked at: {MOST_ENTRIES:,} entries a lane from {BEFORE_MS // 1000} s before to "
+            f"{AFTER_MS // 1000} s after the id's time, {MOST_RECORDS:,} journal records.", style="dim",
+        ))  # fmt: skip
+
+
+def _lines(view: TaskView, now_ms: int) -> list[tuple[str, str | None]]:
+    age = (
+        f"{instant(view.created_at_ms)}, {span(max(0, now_ms - view.created_at_ms))} ago"
+        if view.created_at_ms
+        else None
+    )
+    failure = f"{view.failure.type_name}: {view.failure.message}" if view.failure is not None else None
+    worker = view.worker
+    where = f"{view.consumer} ({worker.get('host')}:{worker.get('pid')})" if worker else view.consumer
+    return [
+        ("sent", age),
+        ("args", _call(view)),
+        ("queue", f"{view.queue}, lane {view.lane or '?'}" + (f", entry {view.entry}" if view.entry else "")),
+        ("run", f"{view.attempt}" + (f", and {view.crashes} crashed" if view.crashes else "")),
+        ("due", f"{instant(view.run_at_ms)}, in {span(max(0, view.run_at_ms - now_ms))}" if view.run_at_ms else None),
+        ("worker" if view.state == State.RUNNING else "ran on", where),
+        ("cancel", "asked for" if view.cancel_asked else None),
+        ("died", f"{instant(view.died_at_ms)}: {view.reason}" if view.died_at_ms else None),
+        ("failure", failure),
+        ("result", plain_json(view.result) if view.state == State.SUCCEEDED else None),
+    ]
+
+
+def _call(view: TaskView) -> str:
+    if view.args is None:
+        return "not kept"
+    named = [f"{name}={_literal(value)}" for name, value in view.kwargs.items()]
+    return "(" + ", ".join([*map(_literal, view.args), *named]) + ")"
+
+
+def _literal(value: Any) -> str:
+    try:
+        return msgspec.json.encode(value).decode()
+    except (TypeError, ValueError, msgspec.MsgspecError):
+        return repr(value)

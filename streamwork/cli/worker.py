@@ -1,0 +1,92 @@
+"""`streamwork worker`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from streamwork.app import Streamwork
+from streamwork.cli.discovery import load_app, locate
+from streamwork.cli.options import app_option, examples, names, url_option
+from streamwork.config import LOG_FORMATS, LOG_LEVELS, load
+from streamwork.telemetry import logs
+from streamwork.worker.supervisor import Supervisor
+
+
+@click.command(epilog=examples(
+    "streamwork worker                               all queues of the app found here",
+    "streamwork worker --tags backend,gpu            also what needs backend, gpu or both",
+    "streamwork worker -Q mail --slots 10            one queue, ten task messages at a time",
+    "streamwork worker --processes 4 --max-tasks 10000 --max-memory 500",
+    "streamwork worker --burst                       do what is there, then exit",
+    "streamwork worker --reload --log-level debug    while developing",
+))  # fmt: skip
+@app_option
+@click.option("--tags", metavar="A,B", callback=names("tag"), help="What this worker offers. [default: nothing]")
+@click.option(
+    "-Q",
+    "--queues",
+    metavar="A,B",
+    callback=names("queue"),
+    help="Queues to read. [default: all that the app's tasks use]",
+)
+@click.option("--slots", type=int, metavar="N", help="Task messages in hand at once, per process. [default: 100]")
+@click.option(
+    "--threads", type=int, metavar="N", help="Threads for sync tasks, per process. [default: as many as slots]"
+)
+@click.option("--processes", type=int, metavar="N", help="Worker processes. [default: 1]")
+@click.option("--burst", is_flag=True, help="End when there is nothing left to do.")
+@click.option("--reload", is_flag=True, help="Start anew when a Python file below this folder changes.")
+@click.option(
+    "--drain-timeout", type=float, metavar="S", help="Seconds that running tasks get after SIGTERM. [default: 30]"
+)
+@click.option("--max-tasks", type=int, metavar="N", help="Replace a process after N task messages. [default: never]")
+@click.option("--max-memory", type=int, metavar="MB", help="Replace a process that grows beyond this. [default: never]")
+@url_option
+@click.option("--log-level", type=click.Choice(LOG_LEVELS), help="[default: info]")
+@click.option("--log-format", type=click.Choice(LOG_FORMATS), help="[default: text]")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Log lines as JSON, on standard output instead of standard error."
+)
+@click.pass_context
+def worker(ctx: click.Context, /, *, burst: bool, reload: bool, as_json: bool, **given: Any) -> None:
+    """Run tasks until told to stop.
+
+    SIGTERM and Ctrl-C: read no more, finish what runs within the drain timeout, give the rest back, exit 0 (130 after
+    Ctrl-C, 3 if finished work had to be kept in files because Redis was away). Once more: stop now. A Redis that is
+    away is waited for. Flags beat what the app says in code, the environment and pyproject.toml.
+    """
+    flags = {_SETTINGS[name]: value for name, value in given.items()}
+    if as_json:
+        flags["log_format"] = "json"
+    config = load(flags=flags).config
+    logs.set_up(config.log_level, config.log_format, sys.stdout if as_json else sys.stderr)
+    here = Path.cwd()
+    targets = locate(config.app, here)
+
+    def find_app() -> Streamwork:
+        app = load_app(targets, here)
+        app.configure(flags)
+        return app
+
+    ctx.exit(Supervisor(find_app, config, burst=burst, reload=reload).run())
+
+
+# Parameter of the command to setting.
+_SETTINGS = {
+    "app": "app",
+    "tags": "worker.tags",
+    "queues": "worker.queues",
+    "slots": "worker.slots",
+    "threads": "worker.threads",
+    "processes": "worker.processes",
+    "drain_timeout": "worker.drain_timeout_s",
+    "max_tasks": "worker.max_tasks",
+    "max_memory": "worker.max_memory_mb",
+    "url": "url",
+    "log_level": "log_level",
+    "log_format": "log_format",
+}

@@ -1,0 +1,238 @@
+"""Calls and handles: what a user holds before and after sending, and the two ports below them.
+
+Nothing here knows what an app or a connection is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator, Iterable
+from datetime import timedelta
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+from streamwork.errors import ConfigError, DecodeError, ResultGone, ResultTimeout, TaskFailed
+from streamwork.model.state import State
+from streamwork.wire.message import Options, decode_failure, decode_result
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+Seconds = float | timedelta
+
+
+class Sending(Protocol):
+    """What tasks and calls need from below."""
+
+    def send(self, call: Call[R]) -> Handle[R]:
+        """Send one call."""
+        ...
+
+    def asend(self, call: Call[R]) -> Coroutine[Any, Any, Handle[R]]:
+        """Send one call from a loop."""
+        ...
+
+    def send_many(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
+        """Send any number of calls; handles in their order."""
+        ...
+
+    def asend_many(self, calls: Iterable[Call[R]]) -> Coroutine[Any, Any, list[Handle[R]]]:
+        """Send any number of calls from a loop; handles in their order."""
+        ...
+
+
+class Waiting(Protocol):
+    """What handles need from below: waiting, looking, cancelling."""
+
+    def wait(self, handle: Handle[Any], timeout_s: float | None) -> bytes | None:
+        """Return the handle's result record, or None when the time is up."""
+        ...
+
+    async def await_(self, handle: Handle[Any], timeout_s: float | None) -> bytes | None:
+        """Return the handle's result record, or None when the time is up."""
+        ...
+
+    def state(self, handle: Handle[Any]) -> State:
+        """Return where the task message is."""
+        ...
+
+    async def astate(self, handle: Handle[Any]) -> State:
+        """Return where the task message is."""
+        ...
+
+    def cancel(self, handle: Handle[Any]) -> str:
+        """Ask that the task message does not run."""
+        ...
+
+    async def acancel(self, handle: Handle[Any]) -> str:
+        """Ask that the task message does not run."""
+        ...
+
+
+class Switch:
+    """The `Sending` that an app's tasks hold: passes everything on to the one that counts now.
+
+    A handle stays with the one that sent it.
+
+    Attributes:
+        now: Where to.
+    """
+
+    __slots__ = ("now",)
+
+    def __init__(self, now: Sending) -> None:
+        self.now = now
+
+    def send(self, call: Call[R]) -> Handle[R]:
+        """Send one call."""
+        return self.now.send(call)
+
+    def asend(self, call: Call[R]) -> Coroutine[Any, Any, Handle[R]]:
+        """Send one call from a loop."""
+        return self.now.asend(call)
+
+    def send_many(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
+        """Send any number of calls; handles in their order."""
+        return self.now.send_many(calls)
+
+    def asend_many(self, calls: Iterable[Call[R]]) -> Coroutine[Any, Any, list[Handle[R]]]:
+        """Send any number of calls from a loop; handles in their order."""
+        return self.now.asend_many(calls)
+
+
+class Call(Generic[R_co]):
+    """A task with its arguments and options, checked and encoded, not yet sent.
+
+    Attributes:
+        task_name: The task.
+        queue: Where it goes.
+        lane: Lane name.
+        args: Encoded positional arguments.
+        kwargs: Encoded keyword arguments or None.
+        options: What the message carries beside them.
+        read_result: Decodes the result.
+    """
+
+    __slots__ = ("_sending", "args", "kwargs", "lane", "options", "queue", "read_result", "task_name")
+
+    def __init__(
+        self, sending: Sending, task_name: str, queue: str, lane: str, packed: tuple[bytes, bytes | None],
+        options: Options, read_result: Callable[[bytes], R_co],
+    ) -> None:  # fmt: skip
+        self._sending = sending
+        self.task_name = task_name
+        self.queue = queue
+        self.lane = lane
+        self.args, self.kwargs = packed
+        self.options = options
+        self.read_result = read_result
+
+    def enqueue(self) -> Handle[R_co]:
+        """Send this call; see `Task.enqueue`."""
+        return self._sending.send(self)
+
+    async def aenqueue(self) -> Handle[R_co]:
+        """Send this call from async code."""
+        return await self._sending.asend(self)
+
+    delay = enqueue
+    adelay = aenqueue
+
+
+class Handle(Generic[R_co]):
+    """A task message that was sent: ask for its state, wait for its result.
+
+    Attributes:
+        id: Task id.
+        queue: Its queue.
+        lane: Its lane.
+        entry: Its first entry on the lane; a retry gets another one.
+    """
+
+    __slots__ = ("_read_result", "_waiting", "entry", "id", "lane", "queue")
+
+    def __init__(
+        self, waiting: Waiting, task_id: str, queue: str, lane: str, entry: str, read_result: Callable[[bytes], R_co]
+    ) -> None:
+        self._waiting = waiting
+        self.id = task_id
+        self.queue = queue
+        self.lane = lane
+        self.entry = entry
+        self._read_result = read_result
+
+    def __repr__(self) -> str:
+        return f"Handle({self.id}, queue={self.queue!r})"
+
+    def __await__(self) -> Generator[Any, None, R_co]:
+        return self.aresult().__await__()
+
+    def result(self, timeout: Seconds | None = None) -> R_co:
+        """Wait for the end and return the result.
+
+        Args:
+            timeout: Seconds; None waits as long as it takes.
+
+        Raises:
+            TaskFailed: The task raised, or was rejected, quarantined or cancelled.
+            ResultTimeout: Not ended in time; the task message goes on.
+            ResultGone: Ended, but no result is kept.
+            UseAsync: Called on an event loop's thread.
+        """
+        return self._value(self._waiting.wait(self, seconds(timeout)), timeout)
+
+    async def aresult(self, timeout: Seconds | None = None) -> R_co:
+        """Wait for the end and return the result; raises what `result` raises."""
+        return self._value(await self._waiting.await_(self, seconds(timeout)), timeout)
+
+    def wait(self, timeout: Seconds | None = None) -> bool:
+        """Wait for the end, however it comes; False when the time is up first."""
+        return self._waiting.wait(self, seconds(timeout)) is not None
+
+    async def await_(self, timeout: Seconds | None = None) -> bool:
+        """Wait for the end, however it comes; False when the time is up first."""
+        return await self._waiting.await_(self, seconds(timeout)) is not None
+
+    def state(self) -> State:
+        """Return where the task message is now."""
+        return self._waiting.state(self)
+
+    async def astate(self) -> State:
+        """Return where the task message is now."""
+        return await self._waiting.astate(self)
+
+    def cancel(self) -> str:
+        """Ask that the task message does not run (again).
+
+        Returns:
+            ``cancelled``: it will not. ``requested``: it is on a lane; a worker drops it, unless it ends first.
+            ``ended``: too late.
+        """
+        return self._waiting.cancel(self)
+
+    async def acancel(self) -> str:
+        """Ask that the task message does not run (again); see `cancel`."""
+        return await self._waiting.acancel(self)
+
+    def _value(self, record: bytes | None, timeout: Seconds | None) -> R_co:
+        if record is None:
+            raise ResultTimeout(f"task message {self.id} did not end within {seconds(timeout)} s; it goes on")
+        result = decode_result(record)
+        if result.state == State.SUCCEEDED:
+            return self._read_result(result.payload)
+        if result.state == State.SKIPPED:
+            return cast(R_co, None)
+        if result.state == State.UNKNOWN:
+            raise ResultGone(f"task message {self.id} ended, and its result is not kept (option keep)")
+        try:
+            failure = decode_failure(result.payload)
+        except DecodeError as error:
+            raise ResultGone(f"task message {self.id} ended as {result.state}, its failure cannot be read") from error
+        raise TaskFailed(self.id, result.state, failure.type_name, failure.message, failure.traceback)
+
+
+def seconds(value: Seconds | None) -> float | None:
+    """Return a span given as float or timedelta in seconds; None stays None. Raises ConfigError below zero."""
+    if value is None:
+        return None
+    span = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    if span < 0:
+        raise ConfigError(f"{value!r}: a span of time cannot be negative")
+    return span

@@ -1,0 +1,17 @@
+"""Testing kit for users: a pytest plugin, tasks that run in place, queues that are drained here, what to assert on.
+
+`app.inline()` needs no Redis. The plugin's fixtures `streamwork_app`, `streamwork_namespace` and `streamwork_redis_url`
+give a private Redis that starts when the first test asks for it.
+"""
+
+from __future__ import annotations
+
+from streamwork.testing.asserts import Enqueued, aassert_enqueued, aenqueued, assert_enqueued, enqueued
+from streamwork.testing.clock import ManualClock
+from streamwork.testing.idle import Drained, arun_until_idle, run_until_idle
+from streamwork.testing.server import PrivateServer
+
+__all__ = [
+    "Drained", "Enqueued", "ManualClock", "PrivateServer", "aassert_enqueued", "aenqueued", "arun_until_idle",
+    "assert_enqueued", "enqueued", "run_until_idle",
+]  # fmt: skip

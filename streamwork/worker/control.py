@@ -1,0 +1,57 @@
+"""Hear what concerns every worker of a queue, within milliseconds (rule 38)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from streamwork.broker.resend import backoff_s
+from streamwork.errors import StoreError
+from streamwork.store.async_driver import AsyncDriver
+from streamwork.store.commands import plain
+from streamwork.store.keys import QueueKeys
+
+
+class Control:
+    """Hear the signals of one queue: new lanes, returned entries, earlier due times, cancellations.
+
+    Args:
+        driver: A connection of its own, since its reads block.
+        heard: Called with (event, value) for each signal.
+        refresh: Awaited at each (re)connection, since signals may have been missed.
+    """
+
+    BLOCK_MS = 10_000
+
+    def __init__(self, driver: AsyncDriver, keys: QueueKeys, heard: Callable[[str, str], None], refresh: Callable[[], Any]) -> None:
+        self._driver = driver
+        self._keys = keys
+        self._heard = heard
+        self._refresh = refresh
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        failures = 0
+        while True:
+            try:
+                await self._listen()
+            except StoreError:
+                failures += 1
+                await asyncio.sleep(backoff_s(min(failures, 6)))
+            else:
+                failures = 0
+
+    async def _listen(self) -> None:
+        newest: list[Any] = await self._driver.run(plain("XREVRANGE", self._keys.control, "+", "-", "COUNT", 1))
+        cursor: bytes | str = newest[0][0] if newest else "0-0"
+        await self._refresh()
+        server = self._driver.run_id
+        while self._driver.run_id == server:
+            reply = await self._driver.run(
+                plain("XREAD", "COUNT", 100, "BLOCK", self.BLOCK_MS, "STREAMS", self._keys.control, cursor)
+            )
+            for _, entries in reply or ():
+                for entry, fields in entries:
+                    cursor = entry
+                    self._heard(fields[1].decode(), fields[3].decode())

@@ -1,0 +1,135 @@
+"""Where a supervisor's processes live: for each app as they introduce it, its Redis and the keeper there.
+
+A supervisor imports no app, so it learns the namespace, the queues and the settings from what its processes say. After
+a reload they may say something else; then there are two homes for as long as the old processes need.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from streamwork.broker.info import eviction_warning, info, server_name
+from streamwork.config import Config
+from streamwork.errors import StoreError
+from streamwork.store.async_driver import AsyncDriver
+from streamwork.store.embedded import join_configured
+from streamwork.store.endpoint import Endpoint
+from streamwork.store.scripts import ALL_SCRIPTS
+from streamwork.store.server import EmbeddedServer
+from streamwork.worker.keeper import Keeper
+from streamwork.worker.member import Member
+
+logger = logging.getLogger(__name__)
+
+
+class Address(NamedTuple):
+    """What makes a home one: the app's name, the queues read, and all settings."""
+
+    namespace: str
+    queues: tuple[str, ...]
+    config: Config
+
+
+class Home:
+    """One app's Redis, kept by a supervisor.
+
+    Attributes:
+        address: Which app and settings.
+        endpoint: Its Redis.
+        keeper: Services for its queues.
+        server: What answers there, such as ``Redis 7.0.15``.
+    """
+
+    def __init__(self, address: Address, endpoint: Endpoint, me: str) -> None:
+        self.address = address
+        self.endpoint = endpoint
+        self.server = ""
+        self.keeper = Keeper(address.namespace, address.config, list(address.queues), self._driver, me)
+
+    def _driver(self, deadline_s: float) -> AsyncDriver:
+        return AsyncDriver(self.endpoint, ALL_SCRIPTS, deadline_s)
+
+    async def open(self) -> None:
+        """Start the keeper and look at the server; raises StoreError, and nothing is left open then."""
+        try:
+            await self.keeper.start()
+            server, memory = await self.keeper.driver.run_all([info("server"), info("memory")])
+        except StoreError:
+            await self.keeper.stop()
+            raise
+        self.server = server_name(server)
+        warning = eviction_warning(memory)
+        if warning:
+            logger.warning(warning, extra={"redis": self.endpoint.where})
+
+    async def hand_over(
+        self, member: Member, mode: str, evidence: str, started: dict[str, list[tuple[str, bytes]]]
+    ) -> None:
+        """Mark what a consumer that ended still owns; see `Keeper.remove`. Where Redis is away the reaper will."""
+        try:
+            marked = await self.keeper.remove(member, mode=mode, evidence=evidence, started=started)
+        except StoreError as error:
+            logger.warning("could not hand over", extra={"consumer": member.name, "error": str(error)})
+            return
+        if marked:
+            logger.warning("entries handed over", extra={"consumer": member.name, "entries": marked, "how": evidence})
+
+
+class Homes:
+    """The homes of one supervisor; there is one unless a reload changed the app's settings.
+
+    Args:
+        me: Name of the supervisor.
+    """
+
+    def __init__(self, me: str) -> None:
+        self._me = me
+        self._homes: dict[Address, Home] = {}
+        self._opening = asyncio.Lock()
+        self._embedded: dict[str, EmbeddedServer] = {}
+
+    async def of(self, address: Address) -> Home:
+        """Return the home of an app, opened at its first use.
+
+        Raises:
+            StoreError: Redis is away or refuses; try again or give up.
+        """
+        async with self._opening:
+            home = self._homes.get(address)
+            if home is None:
+                home = Home(address, self._endpoint(address.config), self._me)
+                await home.open()
+                self._homes[address] = home
+        return home
+
+    def _endpoint(self, config: Config) -> Endpoint:
+        url = config.url
+        if url is None:
+            share = self._embedded.get(config.folder)
+            if share is None:
+                share = self._embedded[config.folder] = join_configured(config)
+            # Also when it is known: its users are gone with a kill -9 of its guardian, and this starts it again.
+            url = share.ensure()
+        return Endpoint(url, config.client.connect_timeout_s)
+
+    @property
+    def is_beating(self) -> bool:
+        """Whether Redis answered every home's last beat in time; False before the first."""
+        return bool(self._homes) and all(home.keeper.is_beating for home in self._homes.values())
+
+    async def leave(self, used: Iterable[Home | None]) -> None:
+        """Close the homes that are not among these, but for the newest, which the next process will use."""
+        for address, home in list(self._homes.items())[:-1]:
+            if home not in used and address in self._homes:
+                del self._homes[address]
+                await home.keeper.stop()
+
+    async def close(self) -> None:
+        """Stop all services and give the shares in embedded servers up."""
+        for home in self._homes.values():
+            await home.keeper.stop()
+        for share in self._embedded.values():
+            share.close()

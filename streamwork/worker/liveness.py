@@ -1,0 +1,150 @@
+"""Who is alive: the beat that says so, and the reaper that sees to the dead (rules 11-16)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from streamwork.clock import SYSTEM_CLOCK
+from streamwork.config import Config
+from streamwork.errors import StoreError
+from streamwork.service import Service
+from streamwork.store import scripts
+from streamwork.store.async_driver import AsyncDriver
+from streamwork.store.commands import plain
+from streamwork.store.keys import RETURNED_CONSUMER
+from streamwork.worker.member import Member, QueueFacts
+
+logger = logging.getLogger(__name__)
+
+
+class Beat(Service):
+    """Renew every consumer's liveness in every queue; four beats fit into one TTL."""
+
+    name = "beat"
+
+    def __init__(self, driver: AsyncDriver, config: Config, queues: list[QueueFacts], members: dict[str, Member]) -> None:
+        super().__init__()
+        self._driver = driver
+        self._ttl_ms = config.liveness.ttl_ms
+        self.interval_s = config.liveness.beat_s
+        self._queues = queues
+        self._members = members
+        self.beaten_at_ms = 0
+
+    async def tick(self) -> float:
+        """Beat once for everyone; a lapsed one is revived or told that it is fenced."""
+        members = list(self._members.values())
+        pairs = [(member, queue) for member in members for queue in self._queues]
+        sent_at_ms = SYSTEM_CLOCK.steady_ms()
+        alive = await self._driver.run_all([scripts.beat(queue.keys, member.name, self._ttl_ms) for member, queue in pairs])
+        self.beaten_at_ms = sent_at_ms
+        fenced: set[str] = set()
+        for (member, queue), renewed in zip(pairs, alive, strict=True):
+            if not renewed and member.name not in fenced:
+                answer = await self._driver.run(scripts.revive(queue.keys, member.name, self._ttl_ms))
+                logger.warning("liveness had lapsed", extra={"consumer": member.name, "queue": queue.keys.queue, "now": answer})
+                if answer == "fenced":
+                    fenced.add(member.name)
+        for member in members:
+            if member.name in fenced:
+                self._members.pop(member.name, None)
+                member.fenced()
+            else:
+                member.beaten(sent_at_ms)
+        return self.interval_s
+
+
+class Reaper(Service):
+    """Find dead consumers and mark their entries for adoption; one at a time, others stand by (rules 13–16).
+
+    If it dies midway, what it had marked is adopted and the rest is found by the next; two at once do no harm, since
+    the script that takes checks liveness itself.
+    """
+
+    name = "reaper"
+    # Every so many ticks also look for consumers that own entries without being registered: a fenced one that read again.
+    FULL_EVERY = 16
+
+    def __init__(self, driver: AsyncDriver, config: Config, queue: QueueFacts, members: dict[str, Member], me: str) -> None:
+        super().__init__()
+        self._driver = driver
+        self._liveness = config.liveness
+        self._block_ms = int(config.worker.block_s * 1000)
+        self._queue = queue
+        self._members = members
+        self._me = me
+        self.interval_s = config.liveness.reap_s
+        self._ticks = 0
+        self._taken: dict[str, int] = {}
+
+    async def tick(self) -> float:
+        """Renew the pulse and take who is dead; answers when to come again."""
+        keys, liveness = self._queue.keys, self._liveness
+        pulse = await self._driver.run(scripts.pulse(keys, self._me, liveness.pulse_ms, liveness.ttl_ms, liveness.near_ms))
+        self._queue.on_duty = pulse.on_duty
+        if not pulse.on_duty:
+            return max(0.02, (pulse.left_ms - liveness.near_ms * 0.7) / 1000)
+        registered: list[bytes] = await self._driver.run(plain("HKEYS", keys.consumers))
+        self._queue.fleet = len(registered)
+        if pulse.lapsed:
+            logger.info("pulse had lapsed, nobody is taken until grace is over", extra={"queue": keys.queue})
+            return self.interval_s
+        others = [name.decode() for name in registered if name.decode() not in self._members]
+        dead = await self._without_liveness(others)
+        self._ticks += 1
+        if self._ticks % self.FULL_EVERY == 1 or self._taken:
+            dead += await self._unregistered({*others, *self._members})
+        for consumer in dead:
+            await self._take(consumer)
+        await self._drop_emptied()
+        return self.interval_s
+
+    async def _without_liveness(self, consumers: list[str]) -> list[str]:
+        if not consumers:
+            return []
+        found: list[Any] = await self._driver.run(plain("MGET", *map(self._queue.keys.alive, consumers)))
+        return [name for name, value in zip(consumers, found, strict=True) if value is None]
+
+    async def _unregistered(self, registered: set[str]) -> list[str]:
+        names: set[str] = set()
+        for lane in self._queue.lanes:
+            try:
+                rows: list[list[Any]] = await self._driver.run(plain("XINFO", "CONSUMERS", self._queue.keys.lane(lane), "workers"))
+            except StoreError:
+                continue  # the lane or its group is gone; readers heal it
+            for row in rows:
+                facts = dict(zip(row[::2], row[1::2], strict=True))
+                name = facts[b"name"].decode()
+                if name not in registered and name != RETURNED_CONSUMER:
+                    if facts[b"pending"]:
+                        names.add(name)
+                    else:
+                        self._taken.setdefault(name, SYSTEM_CLOCK.steady_ms())
+        return await self._without_liveness(sorted(names))
+
+    async def _take(self, consumer: str) -> None:
+        marked = 0
+        for lane in self._queue.lanes:
+            while True:
+                answer = await self._driver.run(
+                    scripts.take(self._queue.keys, lane, consumer, mode="reap", evidence=f"worker {consumer} vanished")
+                )
+                if answer < 0:
+                    return  # in grace, or it is alive after all
+                marked += answer
+                if answer < 100:
+                    break
+        if not self._queue.lanes:
+            await self._driver.run(plain("HDEL", self._queue.keys.consumers, consumer))
+        self._taken[consumer] = SYSTEM_CLOCK.steady_ms()
+        logger.warning("dead consumer taken", extra={"queue": self._queue.keys.queue, "consumer": consumer, "entries": marked})
+
+    async def _drop_emptied(self) -> None:
+        # Not before one BLOCK after death: a blocked read of the dead could still make the name again (rule 13).
+        now_ms = SYSTEM_CLOCK.steady_ms()
+        for consumer, at_ms in list(self._taken.items()):
+            if now_ms - at_ms > self._block_ms + 1_000:
+                for lane in self._queue.lanes:
+                    await self._driver.run(scripts.drop_consumer(self._queue.keys, lane, consumer))
+                del self._taken[consumer]

@@ -1,0 +1,70 @@
+"""What keeps a queue in order: promotion of what is due, low marks, counters and history."""
+
+from __future__ import annotations
+
+from streamwork.clock import SYSTEM_CLOCK
+from streamwork.config import Config
+from streamwork.service import Service
+from streamwork.store import scripts
+from streamwork.store.async_driver import AsyncDriver
+from streamwork.store.commands import plain
+from streamwork.worker.member import QueueFacts
+
+
+class Promoter(Service):
+    """Move due task messages to their lanes; sleeps exactly until the next one (rule 26)."""
+
+    name = "promoter"
+    BATCH = 200
+    # What a lost signal costs at most; a signal is an entry in a stream, so this is for the case that it was trimmed.
+    interval_s = 30.0
+
+    def __init__(self, driver: AsyncDriver, queue: QueueFacts) -> None:
+        super().__init__()
+        self._driver = driver
+        self._queue = queue
+
+    async def _learn_lanes(self) -> None:
+        # The message itself says where it belongs; the script registers the lane when it makes it.
+        keys = self._queue.keys
+        ids = await self._driver.run(plain("ZRANGE", keys.due, 0, self.BATCH - 1))
+        bodies = await self._driver.run(plain("HMGET", keys.due_body, *ids)) if ids else []
+        named = {body.partition(b"\n")[0].decode() for body in bodies if body}
+        self._queue.lanes = sorted({*self._queue.lanes, *named})
+
+    async def tick(self) -> float:
+        """Promote what is due; answers how long until the next is."""
+        done = await self._driver.run(scripts.promote(self._queue.keys, self._queue.lanes, self.BATCH))
+        if done.unknown_lane:
+            await self._learn_lanes()
+            return 0.05
+        if done.moved == self.BATCH:
+            return 0.0
+        if done.next_at_ms is None:
+            return self.interval_s
+        return min(self.interval_s, max(0.001, (done.next_at_ms - SYSTEM_CLOCK.now_ms()) / 1000 + 0.001))
+
+
+class Maintainer(Service):
+    """Keep each lane's low mark, counters and history, and the journal's age (rules 8, 30, 33); only on duty."""
+
+    name = "maintainer"
+    interval_s = 20.0
+    TRIMMED_AT_ONCE = 10_000
+
+    def __init__(self, driver: AsyncDriver, config: Config, queue: QueueFacts) -> None:
+        super().__init__()
+        self._driver = driver
+        self._history_ms = int(config.keep.history_s * 1000)
+        self._queue = queue
+
+    async def tick(self) -> float | None:
+        """Keep every lane once."""
+        if not self._queue.on_duty:
+            return None
+        oldest = str(SYSTEM_CLOCK.now_ms() - self._history_ms) if self._history_ms else "0"
+        for lane in self._queue.lanes:
+            await self._driver.run(scripts.maintain(self._queue.keys, lane, oldest, self.TRIMMED_AT_ONCE))
+        if self._history_ms:
+            await self._driver.run(plain("XTRIM", self._queue.keys.journal, "MINID", "~", oldest, "LIMIT", self.TRIMMED_AT_ONCE))
+        return None

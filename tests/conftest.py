@@ -1,0 +1,77 @@
+"""Fixtures of the whole suite: a private Redis, a namespace and an app per test, workers that never outlive it."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamwork.store.endpoint import Endpoint
+from streamwork.store.scripts import ALL_SCRIPTS
+from streamwork.store.sync_driver import SyncDriver
+from streamwork.testing import plugin
+from tests import helpers, leaks
+
+
+def pytest_configure(config):
+    # Installed, the plugin comes in by its entry point; in a bare checkout it does not.
+    if not config.pluginmanager.has_plugin("streamwork"):
+        config.pluginmanager.register(plugin, "streamwork")
+
+
+@pytest.fixture(scope="session")
+def redis_url(streamwork_redis_url):
+    """The Redis of this test process."""
+    return streamwork_redis_url
+
+
+@pytest.fixture
+def namespace(streamwork_namespace):
+    """A name that no other test has used; its keys are deleted after the test."""
+    return streamwork_namespace
+
+
+@pytest.fixture
+def app(streamwork_app):
+    """An app without tasks in this test's namespace."""
+    return streamwork_app
+
+
+@pytest.fixture
+def driver(redis_url):
+    """A blocking driver with every script loaded."""
+    driver = SyncDriver(Endpoint(redis_url), ALL_SCRIPTS)
+    yield driver
+    driver.close()
+
+
+@pytest.fixture
+def spawn_worker(request, tmp_path):
+    """Start real worker daemons (`helpers.WorkerProcess`) for this test's namespace; killed at the end."""
+    started = []
+
+    def spawn(app="tests.apps.basic:app", **options):
+        for name in ("namespace", "redis_url"):
+            if name not in options:
+                options[name] = request.getfixturevalue(name)
+        worker = helpers.WorkerProcess(app, folder=tmp_path, **options)
+        started.append(worker)
+        return worker
+
+    yield spawn
+    for worker in started:
+        worker.end()
+
+
+@pytest.fixture(autouse=True)
+def no_key_leaks(request):
+    """After a test that had a namespace: each key left has a TTL or an owner, and nothing is kept of what ended."""
+    if "streamwork_namespace" not in request.fixturenames:
+        yield
+        return
+    # Asked for here, the namespace outlives this fixture, and everything that uses it ends before the look.
+    namespace, url = request.getfixturevalue("namespace"), request.getfixturevalue("redis_url")
+    yield
+    driver = SyncDriver(Endpoint(url), ALL_SCRIPTS)
+    try:
+        assert leaks.leaked(driver, namespace) == []
+    finally:
+        driver.close()

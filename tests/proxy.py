@@ -1,0 +1,158 @@
+"""A TCP way to a Redis behind a unix socket that loses replies, swallows requests or cuts connections when told."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+
+import hiredis
+
+_NOW = struct.pack("ii", 1, 0)
+
+
+class DropReplyProxy:
+    """Forwards everything until told otherwise; requests are counted over all connections.
+
+    Args:
+        socket_path: Where the server is.
+
+    Attributes:
+        seen: Requests that the rule in force has matched.
+        dropped: Connections that were cut for it.
+    """
+
+    def __init__(self, socket_path):
+        self._path = socket_path
+        self._lock = threading.Lock()
+        self._pairs = set()
+        self._rule = None
+        self._is_cutting = True
+        self.seen = self.dropped = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.where = f"127.0.0.1:{self.port}"
+        self._thread(self._accept)
+
+    @property
+    def url(self):
+        """What `Endpoint` takes."""
+        return f"redis://{self.where}/0"
+
+    def lose_reply(self, matches, *nth):
+        """Let the server run the nth requests (1 = next) that match, and cut the connection instead of answering."""
+        with self._lock:
+            self._rule = (matches, set(nth), "reply")
+            self.seen = self.dropped = 0
+
+    def lose_request(self, matches, *nth):
+        """Cut the connection instead of passing the nth matching request on."""
+        with self._lock:
+            self._rule = (matches, set(nth), "request")
+            self.seen = self.dropped = 0
+
+    def cut(self):
+        """Reset every connection."""
+        with self._lock:
+            pairs = list(self._pairs)
+        for pair in pairs:
+            self._end(pair)
+
+    def close(self):
+        """Reset every connection and listen no more."""
+        self._listener.close()
+        self.cut()
+
+    @staticmethod
+    def _thread(target, *args):
+        threading.Thread(target=target, args=args, name="drop-reply-proxy", daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            upstream = socket.socket(socket.AF_UNIX)
+            try:
+                upstream.connect(self._path)
+            except OSError:
+                upstream.close()
+                client.close()
+                continue
+            pair = _Pair(client, upstream)
+            with self._lock:
+                self._pairs.add(pair)
+            self._thread(self._requests, pair)
+            self._thread(self._replies, pair)
+
+    def _requests(self, pair):
+        reader = hiredis.Reader()
+        try:
+            while data := pair.client.recv(1 << 16):
+                reader.feed(data)
+                while (request := reader.gets()) is not False:
+                    pair.sent += 1
+                    what = self._match(request)
+                    if what == "reply":
+                        pair.cut_at = pair.sent
+                    elif what == "request":
+                        self._end(pair, is_drop=True)
+                        return
+                pair.upstream.sendall(data)
+        except OSError:
+            pass
+        self._end(pair)
+
+    def _match(self, request):
+        with self._lock:
+            if self._rule is None or not self._rule[0](request):
+                return None
+            self.seen += 1
+            return self._rule[2] if self.seen in self._rule[1] else None
+
+    def _replies(self, pair):
+        reader = hiredis.Reader()
+        try:
+            while data := pair.upstream.recv(1 << 16):
+                reader.feed(data)
+                while reader.gets() is not False:
+                    pair.answered += 1
+                if pair.cut_at is not None and pair.answered >= pair.cut_at:
+                    self._end(pair, is_drop=True)
+                    return
+                pair.client.sendall(data)
+        except OSError:
+            pass
+        self._end(pair)
+
+    def _end(self, pair, *, is_drop=False):
+        with self._lock:
+            if pair not in self._pairs:
+                return
+            self._pairs.discard(pair)
+            self.dropped += is_drop
+        try:
+            pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NOW)  # a reset, not an orderly end
+        except OSError:
+            pass
+        for end in (pair.client, pair.upstream):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            end.close()
+
+
+class _Pair:
+    def __init__(self, client, upstream):
+        self.client = client
+        self.upstream = upstream
+        self.sent = self.answered = 0
+        self.cut_at = None
+
+
+def is_script(script):
+    """Return what matches the EVALSHA of a script."""
+    sha = script.sha.encode()
+    return lambda request: len(request) > 1 and request[0] == b"EVALSHA" and request[1] == sha

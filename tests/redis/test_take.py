@@ -1,0 +1,129 @@
+"""take.lua: a dead consumer's entries are marked in place, the living lose none (rules 3, 14, 15, 17)."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamwork.store import scripts
+from streamwork.store.commands import plain
+from tests.helpers import state_of
+from tests.redis.kit import LANE, bell, deliver, dump, full, owners, read, signals
+
+
+def take(driver, keys, consumer="w1", mode="reap", **options):
+    return driver.run(scripts.take(keys, LANE, consumer, mode=mode, **options))
+
+
+def test_the_entries_of_a_dead_one_are_marked_announced_and_rung_for(driver, keys):
+    held = deliver(driver, keys, "w1", 3)
+    others = deliver(driver, keys, "w2", 2)
+    driver.run(plain("HSET", keys.consumers, "w1", "", "w2", ""))
+    driver.run(plain("DEL", keys.bell(LANE)))
+    assert take(driver, keys) == 3
+    assert owners(driver, keys) == {
+        **{d.entry: ("returned", 1) for d in held},
+        **{d.entry: ("w2", 1) for d in others},
+    }
+    state = state_of(driver, keys)
+    assert (state.returned, state.consumers) == ({LANE}, {"w2"})
+    assert signals(driver, keys)[-1] == ("returned", LANE)
+    assert bell(driver, keys) == 1
+
+
+def test_order_place_and_count_are_kept(driver, keys):
+    held = deliver(driver, keys, "w1", 20)
+    take(driver, keys)
+    adopted = driver.run(scripts.adopt(keys, LANE, "w2", 100))
+    assert [row.entry for row in adopted] == [d.entry for d in held]
+    assert {row.delivered for row in adopted} == {2}
+
+
+def test_the_living_is_not_taken(driver, keys, namespace):
+    driver.run(scripts.register(keys, "w1", b"", 60_000))
+    deliver(driver, keys, "w1")
+    before = dump(driver, namespace)
+    assert take(driver, keys) == -2
+    assert dump(driver, namespace) == before
+
+
+def test_nobody_is_taken_in_grace(driver, keys, namespace):
+    deliver(driver, keys, "w1")
+    driver.run(plain("SET", keys.grace, "1", "PX", 60_000))
+    before = dump(driver, namespace)
+    assert take(driver, keys) == -1
+    assert dump(driver, namespace) == before
+
+
+@pytest.mark.parametrize("mode", ["dead", "leave"])
+def test_its_own_supervisor_needs_no_grace_and_no_lapse(driver, keys, mode):
+    driver.run(scripts.register(keys, "w1", b"", 60_000))
+    deliver(driver, keys, "w1")
+    driver.run(plain("SET", keys.grace, "1", "PX", 60_000))
+    assert take(driver, keys, mode=mode) == 1
+    assert driver.run(plain("EXISTS", keys.alive("w1"))) == 0
+    assert driver.run(scripts.revive(keys, "w1", 5000)) == "fenced"
+
+
+def test_in_batches_until_the_last(driver, keys):
+    deliver(driver, keys, "w1", 25)
+    assert [take(driver, keys, most=10) for _ in range(4)] == [10, 10, 5, 0]
+    assert {owner for owner, _ in owners(driver, keys).values()} == {"returned"}
+
+
+def test_only_what_it_had_started_is_blamed_for_its_death(driver, keys):
+    first, second, third = deliver(driver, keys, "w1", 3)
+    assert take(driver, keys, mode="dead", evidence="signal 9, x", started=[second.entry]) == 3
+    assert state_of(driver, keys).suspects == {f"{LANE}/{second.entry.decode()}": "1,0,signal 9, x"}
+    assert {first.entry, third.entry} < owners(driver, keys).keys()
+
+
+def test_who_vanished_with_its_host_counts_as_lost_not_as_crash(driver, keys):
+    (delivery,) = deliver(driver, keys, "w1")
+    take(driver, keys, evidence="vanished")
+    assert state_of(driver, keys).suspects == {f"{LANE}/{delivery.entry.decode()}": "0,1,vanished"}
+
+
+def test_leaving_in_order_blames_nobody(driver, keys):
+    deliver(driver, keys, "w1", 2)
+    take(driver, keys, mode="leave")
+    assert state_of(driver, keys).suspects == {}
+
+
+def test_crashes_and_losses_add_up_over_owners(driver, keys):
+    (delivery,) = deliver(driver, keys, "w0")
+    take(driver, keys, "w0", mode="dead", evidence="one", started=[delivery.entry])
+    for n, (mode, started) in enumerate((("dead", [delivery.entry]), ("reap", []), ("dead", [delivery.entry])), 1):
+        (adopted,) = driver.run(scripts.adopt(keys, LANE, f"w{n}", 1))
+        assert adopted.entry == delivery.entry
+        take(driver, keys, f"w{n}", mode=mode, evidence=f"evidence {n}", started=started)
+    assert list(state_of(driver, keys).suspects.values()) == ["3,1,evidence 3"]
+
+
+def test_a_lane_without_a_group_has_nothing_to_take(driver, keys):
+    assert take(driver, keys) == 0
+    assert state_of(driver, keys).returned == set()
+
+
+def test_an_entry_that_is_gone_from_the_stream_leaves_no_suspicion_behind(driver, keys):
+    gone, kept = deliver(driver, keys, "w1", 2)
+    driver.run(plain("XDEL", keys.lane(LANE), gone.entry))
+    assert take(driver, keys) == 2
+    adopted = driver.run(scripts.adopt(keys, LANE, "w2", 10))
+    assert [row.entry for row in adopted if row.fields] == [kept.entry]
+    assert state_of(driver, keys).suspects == {f"{LANE}/{kept.entry.decode()}": "0,1,"}
+
+
+def test_a_live_owner_that_reads_on_keeps_the_new_ones(driver, keys):
+    deliver(driver, keys, "w1", 2)
+    take(driver, keys, mode="leave")
+    (late,) = deliver(driver, keys, "w1")
+    assert owners(driver, keys)[late.entry] == ("w1", 1)
+    assert read(driver, keys, "w2") == []
+
+
+def test_it_works_when_redis_is_full(own, own_keys):
+    (delivery,) = deliver(own, own_keys, "w1")
+    with full(own):
+        assert take(own, own_keys) == 1
+        (adopted,) = own.run(scripts.adopt(own_keys, LANE, "w2", 1))
+    assert (adopted.entry, adopted.suspicion) == (delivery.entry, b"0,1,")
