@@ -27,7 +27,7 @@ from streamwork.task import (
     check_options,
 )
 from streamwork.wire.codec import unpacker
-from streamwork.wire.message import Options
+from streamwork.wire.message import NO_OPTIONS
 from streamwork.wire.signature import pack_call
 
 P = ParamSpec("P")
@@ -161,7 +161,7 @@ class Streamwork:
             raise TaskNotFound("the name of a task cannot be empty")
         checked_name("queue", queue)
         lane = lane_name(priority, frozenset(checked_name("tag", tag) for tag in tags))
-        return Call(self.sending, name, queue, lane, pack_call(args, kwargs), Options(), _unpack_anything)
+        return Call(self.sending, name, queue, lane, pack_call(args, kwargs), NO_OPTIONS, _unpack_anything)
 
     def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
         """Send any number of calls, one round trip per chunk; handles in the order of the calls.
@@ -195,6 +195,23 @@ class Streamwork:
         finally:
             self.sending.now = before
             inline.close()
+
+    @contextmanager
+    def redirected(self, name: str, url: str) -> Iterator[Streamwork]:
+        """Be an app of another name on another Redis until the block ends, tasks and all; for tests.
+
+        Raises:
+            ConfigError: The name or the URL is wrong; nothing has changed.
+        """
+        before = self.name, self.config, self.connection, self.sending.now
+        config = load(self.overrides, flags={**self.flags, "url": url}).config
+        connection = Connection(checked_name("app name", name), config)
+        self.name, self.config, self.connection, self.sending.now = name, config, connection, connection
+        try:
+            yield self
+        finally:
+            self.name, self.config, self.connection, self.sending.now = before
+            connection.close()
 
     def close(self) -> None:
         """Close this process's connections; the app can be used again afterwards."""

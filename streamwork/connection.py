@@ -7,19 +7,21 @@ import atexit
 import os
 import queue
 import threading
-import warnings
+import time
 import weakref
-from collections.abc import Iterable, Iterator
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 from streamwork.broker import inspect
 from streamwork.broker.async_sender import AsyncSender
-from streamwork.broker.outgoing import CHUNK_BYTES, CHUNK_MESSAGES, Outgoing
+from streamwork.broker.outgoing import CHUNK_MESSAGES, Outgoing
+from streamwork.broker.resend import ainsist, insist
 from streamwork.broker.results import Results
 from streamwork.broker.sync_sender import SyncSender
+from streamwork.bulk import Bulk
 from streamwork.config import Config
-from streamwork.context import current
-from streamwork.errors import BodyTooLarge, StoreError, UseAsync
+from streamwork.errors import BodyTooLarge, StoreError
+from streamwork.guards import check_inside_task, refuse_on_loop
 from streamwork.handle import Call, Handle
 from streamwork.ids import new_task_id
 from streamwork.model.state import State
@@ -138,9 +140,8 @@ class Connection:
         """The running loop's driver."""
         return self._loop_side()[0]
 
-    def _outgoing(self, call: Call[Any]) -> Outgoing:
-        task_id = new_task_id()
-        body = encode_message(task_id, call.task_name, call.args, call.kwargs, call.options, self.results.client_id)
+    def _outgoing(self, call: Call[Any], task_id: str, client_id: str) -> Outgoing:
+        body = encode_message(task_id, call.task_name, call.args, call.kwargs, call.options, client_id)
         if len(body) > self._max_body:
             raise BodyTooLarge(call.task_name, len(body), self._max_body)
         return Outgoing(task_id, call.lane, body)
@@ -148,7 +149,7 @@ class Connection:
     def send(self, call: Call[R]) -> Handle[R]:
         """Send one call; see `Task.enqueue` for what it raises."""
         refuse_on_loop("enqueue", "aenqueue")
-        message = self._outgoing(call)
+        message = self._outgoing(call, new_task_id(), self.results.client_id)
         (entry,) = self.sender.line().send(self.keys(call.queue), (message,))
         if call.queue not in self._known_queues:
             self._announce({call.queue})
@@ -156,7 +157,7 @@ class Connection:
 
     async def asend(self, call: Call[R]) -> Handle[R]:
         """Send one call from a loop, together with whatever else is being sent there."""
-        message = self._outgoing(call)
+        message = self._outgoing(call, new_task_id(), self.results.client_id)
         driver, sender = self._loop_side()
         entry = await sender.send(self.keys(call.queue), message)
         if call.queue not in self._known_queues:
@@ -178,7 +179,7 @@ class Connection:
     def send_many(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
         """Send calls in chunks per queue; order is kept within a lane."""
         refuse_on_loop("enqueue_many", "aenqueue_many")
-        bulk: Bulk[R] = Bulk(self)
+        bulk: Bulk[R] = Bulk(self, self.keys, self._outgoing, self.results.client_id)
         for handles, entries in self.sender.send_chunks(bulk.chunks(calls)):
             for handle, entry in zip(handles, entries, strict=True):
                 handle.entry = entry
@@ -200,17 +201,19 @@ class Connection:
     def wait(self, handle: Handle[Any], timeout_s: float | None) -> bytes | None:
         """Return the handle's result record, or None when the time is up."""
         refuse_on_loop("result", "aresult")
-        self._check_inside_task(handle)
+        check_inside_task(handle)
         keys, results, driver = self.keys(handle.queue), self.results, self.driver
-        results.watch(driver, keys)
+        give_up_s = None if timeout_s is None else time.monotonic() + timeout_s
+        patience_s = self._patience_s(timeout_s)
+        insist(lambda: results.watch(driver, keys), patience_s)
         arrived: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         results.wait(keys, handle.id, arrived.put)
         try:
             if arrived.empty():
-                record = driver.run(plain("GET", keys.result(handle.id)))
+                record = insist(lambda: driver.run(plain("GET", keys.result(handle.id))), patience_s)
                 if record is not None:
                     results.ended(handle.id, record)
-            return arrived.get(timeout=timeout_s)
+            return arrived.get(timeout=None if give_up_s is None else max(0.0, give_up_s - time.monotonic()))
         except queue.Empty:
             return None
         finally:
@@ -218,11 +221,13 @@ class Connection:
 
     async def await_(self, handle: Handle[Any], timeout_s: float | None) -> bytes | None:
         """Return the handle's result record, or None when the time is up."""
-        self._check_inside_task(handle)
+        check_inside_task(handle)
         keys, results = self.keys(handle.queue), self.results
-        if not results.is_watched(keys):
-            await asyncio.to_thread(lambda: results.watch(self.driver, keys))
         loop = asyncio.get_running_loop()
+        give_up_s = None if timeout_s is None else loop.time() + timeout_s
+        patience_s = self._patience_s(timeout_s)
+        if not results.is_watched(keys):
+            await asyncio.to_thread(lambda: insist(lambda: results.watch(self.driver, keys), patience_s))
         arrived: asyncio.Future[bytes] = loop.create_future()
 
         def waiter(record: bytes) -> None:
@@ -231,56 +236,50 @@ class Connection:
         results.wait(keys, handle.id, waiter)
         try:
             if not arrived.done():
-                record = await self.async_driver.run(plain("GET", keys.result(handle.id)))
+                look, driver = plain("GET", keys.result(handle.id)), self.async_driver
+                record = await ainsist(lambda: driver.run(look), patience_s)
                 if record is not None:
                     results.ended(handle.id, record)
-            return await asyncio.wait_for(arrived, timeout_s)
+            return await asyncio.wait_for(arrived, None if give_up_s is None else max(0.0, give_up_s - loop.time()))
         except TimeoutError:
             return None
         finally:
             results.forget(handle.id, waiter)
 
-    @staticmethod
-    def _check_inside_task(handle: Handle[Any]) -> None:
-        context = current()
-        if context is None or context.queue != handle.queue:
-            return
-        if context.free_slots is not None and context.free_slots() <= 0:
-            raise UseAsync(
-                f"{context.task_name} waits for {handle.id} on its own queue {handle.queue!r} and its worker has no free slot: "
-                "this may never end; enqueue a follow-up instead, or raise --slots"
-            )
-        warnings.warn(
-            f"{context.task_name} waits for a task of its own queue {handle.queue!r}: with all slots waiting, nothing moves",
-            RuntimeWarning, stacklevel=4,
-        )  # fmt: skip
+    def _patience_s(self, timeout_s: float | None) -> float:
+        patience_s = self.config.client.send_timeout_s
+        return patience_s if timeout_s is None else min(patience_s, timeout_s)
+
+    def _look(self, handle: Handle[Any]) -> list[Command[Any]]:
+        return inspect.look_for(self.keys(handle.queue), handle.id, handle.lane, handle.entry)
 
     def state(self, handle: Handle[Any]) -> State:
         """Return where the task message is."""
         refuse_on_loop("state", "astate")
-        keys = self.keys(handle.queue)
-        driver = self.driver
-        return inspect.state_of(driver.run_all(inspect.look_for(keys, handle.id, handle.lane, handle.entry)))
+        return inspect.state_of(insist(lambda: self.driver.run_all(self._look(handle)), self._patience_s(None)))
 
     async def astate(self, handle: Handle[Any]) -> State:
         """Return where the task message is."""
-        keys = self.keys(handle.queue)
-        return inspect.state_of(await self.async_driver.run_all(inspect.look_for(keys, handle.id, handle.lane, handle.entry)))
+        driver = self.async_driver
+        return inspect.state_of(await ainsist(lambda: driver.run_all(self._look(handle)), self._patience_s(None)))
 
     def cancel(self, handle: Handle[Any]) -> str:
         """Ask that the task message does not run; see `Handle.cancel`."""
         refuse_on_loop("cancel", "acancel")
-        return self.driver.run(self._cancel_command(handle))
+        return insist(lambda: self.driver.run(self._cancel_command(handle)), self._patience_s(None))
 
     async def acancel(self, handle: Handle[Any]) -> str:
         """Ask that the task message does not run; see `Handle.cancel`."""
-        return await self.async_driver.run(self._cancel_command(handle))
+        driver = self.async_driver
+        return await ainsist(lambda: driver.run(self._cancel_command(handle)), self._patience_s(None))
 
     def _cancel_command(self, handle: Handle[Any]) -> Command[str]:
         failure = encode_record(Failure("Cancelled", "cancelled before it ran"))
         record = encode_result("cancel", State.CANCELLED, failure)
         client_id, keep_ms = self.results.client_id, int(max(self.config.keep.result_s, 60) * 1000)
-        return scripts.cancel(self.keys(handle.queue), handle.id, client_id, record, keep_ms, client_id)
+        return scripts.cancel(
+            self.keys(handle.queue), handle.id, client_id, record, keep_ms, client_id, lane=handle.lane, entry=handle.entry
+        )
 
     def close(self) -> None:
         """Close what threads use; the next use makes it anew."""
@@ -290,9 +289,6 @@ class Connection:
         for part in (self._results, self._sender, self._driver, self._embedded):
             if part is not None:
                 part.close()
-        self._reset_threads_side()
-
-    def _reset_threads_side(self) -> None:
         loops = self._loops
         self._reset()
         self._loops = loops
@@ -302,42 +298,3 @@ class Connection:
         side = self._loops.pop(asyncio.get_running_loop(), None)
         if side is not None:
             await side[0].close()
-
-
-class Bulk(Generic[R]):
-    """The calls of one `enqueue_many` on their way: one buffer per queue, handles in the order of the calls."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self.handles: list[Handle[R]] = []
-        self.queues: set[str] = set()
-
-    def chunks(self, calls: Iterable[Call[R]]) -> Iterator[tuple[QueueKeys, list[Outgoing], list[Handle[R]]]]:
-        """Yield (queue, messages, their handles) as soon as a queue's buffer is full, and what is left at the end."""
-        connection, outgoing, add = self._connection, self._connection._outgoing, self.handles.append  # noqa: SLF001 - its other half
-        buffers: dict[str, tuple[list[Outgoing], list[Handle[R]]]] = {}
-        sizes: dict[str, int] = {}
-        for call in calls:
-            message = outgoing(call)
-            queue_name, length = call.queue, len(message.body)
-            handle = Handle(connection, message.task_id, queue_name, message.lane, "", call.read_result)
-            buffer = buffers.get(queue_name)
-            if buffer is not None and (len(buffer[0]) == CHUNK_MESSAGES or sizes[queue_name] + length > CHUNK_BYTES):
-                yield connection.keys(queue_name), *buffer
-                buffer = None
-            if buffer is None:
-                buffer = buffers[queue_name] = ([], [])
-                sizes[queue_name] = 0
-                self.queues.add(queue_name)
-            buffer[0].append(message)
-            buffer[1].append(handle)
-            sizes[queue_name] += length
-            add(handle)
-        for queue_name, buffer in buffers.items():
-            yield connection.keys(queue_name), *buffer
-
-
-def refuse_on_loop(blocking: str, twin: str) -> None:
-    """Raise UseAsync on a running loop's thread: the call would stop every coroutine there (rule 37)."""
-    if asyncio._get_running_loop() is not None:  # noqa: SLF001 - the public form raises instead, 1 us slower
-        raise UseAsync(f"{blocking}() would block this event loop: use await {twin}()")

@@ -19,7 +19,7 @@ else:
     R = TypeVar("R")
 
 _by_thread = threading.local()
-_by_task: dict[asyncio.Task[Any], Context[Any]] = {}
+_by_task: dict[asyncio.Task[Any], Callable[[], Context[Any]]] = {}
 
 
 class Context(Generic[R]):
@@ -59,8 +59,8 @@ class Context(Generic[R]):
         return logging.LoggerAdapter(logging.getLogger(f"streamwork.task.{self.task_name}"), facts)
 
 
-def enter_thread(context: Context[Any]) -> None:
-    """Note that this thread runs a delivery."""
+def enter_thread(context: Callable[[], Context[Any]]) -> None:
+    """Note that this thread runs deliveries; the context of the one it runs is made when someone asks."""
     _by_thread.context = context
 
 
@@ -69,8 +69,8 @@ def leave_thread() -> None:
     _by_thread.context = None
 
 
-def enter_task(task: asyncio.Task[Any], context: Context[Any]) -> None:
-    """Note that this asyncio task runs a delivery."""
+def enter_task(task: asyncio.Task[Any], context: Callable[[], Context[Any]]) -> None:
+    """Note that this asyncio task runs deliveries; the context of the one it runs is made when someone asks."""
     _by_task[task] = context
 
 
@@ -84,5 +84,7 @@ def current() -> Context[Any] | None:
     try:
         task = asyncio.current_task()
     except RuntimeError:
-        return getattr(_by_thread, "context", None)
-    return None if task is None else _by_task.get(task)
+        context = getattr(_by_thread, "context", None)
+    else:
+        context = None if task is None else _by_task.get(task)
+    return None if context is None else context()

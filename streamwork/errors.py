@@ -224,7 +224,7 @@ class TaskFailed(ResultError):
         self.traceback = traceback
 
 
-class TaskSignal(Exception):  # noqa: N818 - a signal, not an error
+class TaskSignal(Exception):
     """Base of what a task raises to steer its delivery."""
 
 
@@ -237,8 +237,8 @@ class RetryLater(TaskSignal):
     """
 
     def __init__(self, in_s: float | None = None, reason: str = "") -> None:
-        if in_s is not None and in_s < 0:
-            raise ValueError(f"RetryLater(in_s={in_s}): a delay cannot be negative")
+        if in_s is not None and not 0 <= in_s < 1e11:  # nan compares as false; 1e11 s is 3,000 years
+            raise ValueError(f"RetryLater(in_s={in_s}): a delay cannot be negative or without end")
         super().__init__(reason or "retry later")
         self.in_s = in_s
         self.reason = reason

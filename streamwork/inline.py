@@ -9,9 +9,9 @@ from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
-from streamwork.connection import refuse_on_loop
 from streamwork.context import Context, current, enter_task, enter_thread, leave_task, leave_thread
 from streamwork.errors import BodyTooLarge, TaskNotFound
+from streamwork.guards import refuse_on_loop
 from streamwork.handle import Call, Handle
 from streamwork.ids import new_task_id
 from streamwork.model.judge import Again, Dead, Skipped, Verdict, judge, text_of, traceback_text, type_name
@@ -246,7 +246,7 @@ class _InlineRun:
 async def _inside_task(context: Context[Any], body: Coroutine[Any, Any, Any]) -> Any:
     task = asyncio.current_task()
     assert task is not None
-    enter_task(task, context)
+    enter_task(task, lambda: context)
     try:
         return await body
     finally:
@@ -261,10 +261,10 @@ def _in_thread(run: _InlineRun, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 @contextmanager
 def _inside_thread(context: Context[Any]) -> Iterator[None]:
     outer = current()
-    enter_thread(context)
+    enter_thread(lambda: context)
     try:
         yield
     finally:
         leave_thread()
         if outer is not None:
-            enter_thread(outer)
+            enter_thread(lambda: outer)

@@ -71,7 +71,7 @@ class Service(ABC):
                 logger.warning("service interrupted", extra={"service": self.name, "error": str(error)})
             self._failing = True
             # Soon again, since a worker may not read before it has beaten; at random, since many do this at once.
-            return min(self.interval_s, random.uniform(0.1, 0.8))  # noqa: S311 - pacing, not secrets
+            return min(self.interval_s, random.uniform(0.1, 0.8))
         except Exception:
             logger.exception("service failed", extra={"service": self.name})
             self._failing = True
@@ -83,4 +83,4 @@ class Service(ABC):
 
     @staticmethod
     def _jittered(interval_s: float) -> float:
-        return interval_s * (1 - _JITTER * random.random())  # noqa: S311 - pacing, not secrets
+        return interval_s * (1 - _JITTER * random.random())

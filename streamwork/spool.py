@@ -53,8 +53,16 @@ def write(folder: Path, namespace: str, outcomes: list[Spooled]) -> Path:
 
 def files(folder: Path, namespace: str) -> Iterator[Path]:
     """Yield the spool files of a namespace, oldest first."""
-    if folder.is_dir():
-        yield from sorted(folder.glob(f"{namespace}-*{_SUFFIX}"), key=lambda path: path.stat().st_mtime)
+    # "shop" and "shop-eu" may share a folder; the random part of a name has no dash.
+    mine = [path for path in folder.glob(f"{namespace}-*{_SUFFIX}") if path.stem.rpartition("-")[0] == namespace]
+    yield from sorted(mine, key=_written_at_s)
+
+
+def _written_at_s(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0  # another process has settled it meanwhile
 
 
 def read(path: Path) -> list[Spooled]:

@@ -15,7 +15,7 @@ from streamwork.handle import Call, Handle, Seconds, Sending, seconds
 from streamwork.model.lane import DEFAULT_PRIORITY, lane_name
 from streamwork.model.policy import DEFAULT_RETRY, Retry, RetryRule, normalized
 from streamwork.store.keys import checked_name
-from streamwork.wire.message import Options
+from streamwork.wire.message import NO_OPTIONS, Options
 from streamwork.wire.signature import TaskSignature
 
 P = ParamSpec("P")
@@ -31,7 +31,7 @@ class TaskOptions(TypedDict, total=False):
         queue: Queue name.
         tags: What a worker must offer.
         priority: 0 (last) – 9 (first).
-        retry: A Retry, a list of them (the first that fits the exception counts) or None.
+        retry: A Retry, a list of them (the first that fits counts) or None.
         timeout: Time limit of one run; None = none.
         keep: Retention of the result; 0 = keep none; None = the app's.
         executor: ``thread`` or ``process`` for sync bodies (declaration only).
@@ -64,8 +64,8 @@ class Task(Generic[P, R_co]):
         if self.executor not in ("thread", "process"):
             raise ConfigError(f"task {self.name}: executor={self.executor!r}: use 'thread' or 'process'")
         if self.executor == "process" and self.is_async:
-            raise ConfigError(f"task {self.name}: async bodies run on the worker's loop; executor='process' is for others")
-        self._message_options = Options()
+            raise ConfigError(f"task {self.name}: executor='process' is for sync bodies; async ones run on the loop")
+        self._message_options = NO_OPTIONS
         self._configure(options)
         self.__name__ = getattr(function, "__name__", self.name)
         self.__doc__ = function.__doc__

@@ -11,7 +11,7 @@ from streamwork.wire.message import decode_journal
 
 def leaked(driver, namespace):
     """Return one line for each thing that stays without a reason."""
-    found, names = [], set()
+    found, names, broken = [], set(), set()
     for key in sorted({key for batch in scan(driver, namespace) for key in batch}):
         if key == queues(namespace):
             continue
@@ -26,7 +26,8 @@ def leaked(driver, namespace):
             found.append(f"{key}: no TTL ({spec.freed_by})")
         elif (kind := driver.run(plain("TYPE", key)).decode()) not in (spec.kind, "none"):
             found.append(f"{key}: a {kind} where keys.py says {spec.kind}")
-    for name in sorted(names):
+            broken.add(key.partition("}")[0].partition(":")[2])  # its members cannot be read
+    for name in sorted(names - broken):
         found += left_of_ended(driver, QueueKeys(namespace, name))
     return found
 

@@ -60,6 +60,10 @@ class DropReplyProxy:
 
     def close(self):
         """Reset every connection and listen no more."""
+        try:
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the accept, which would take one more connection
+        except OSError:
+            pass
         self._listener.close()
         self.cut()
 

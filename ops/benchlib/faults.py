@@ -11,7 +11,7 @@ from benchlib.processes import Workers
 from benchlib.recorder import FINISHED, STARTED
 from benchlib.records import Record, RecordFile
 from benchlib.server import PrivateRedis
-from benchlib.settings import Options, logs
+from benchlib.settings import BenchError, Options, logs
 from benchlib.throughput import Figures
 
 _KILL_TASKS, _KILL_SLOTS, _KILL_TASK_S = 20, 10, 5.0
@@ -45,6 +45,8 @@ def run_kill(options: Options, peer: Peer, variant: str, port: int) -> Figures:
             if records.delivery(_KILL_TASKS).unique == _KILL_TASKS:
                 break
             time.sleep(_POLL_S)
+        if CANCELLED.is_set():
+            raise BenchError("stopped by the user")
         time.sleep(1.0)
         return _kill_figures(records, interrupted, killed_ns) | {"alive": successor.alive()}
 

@@ -209,6 +209,11 @@ def render(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _cut_cleanly(run: Run) -> bool:
+    """Say whether the drain was stopped at its cap while tasks were being done, each of them once."""
+    return run.get("status") == "cap" and run["done"] > 0 and not run["dup"] and not run["unknown"]
+
+
 def problems(report: dict[str, Any]) -> list[str]:
     """Return what is wrong with streamwork's own runs: failures, and deliveries that were not exact."""
     found = []
@@ -218,7 +223,7 @@ def problems(report: dict[str, Any]) -> list[str]:
         where = f"{run['workload']} {run['variant']} round {run['round'] + 1}"
         if "error" in run:
             found.append(f"{where}: {run['error']}")
-        elif not run.get("exact", True) and run.get("status") != "cap":
+        elif not run.get("exact", True) and not _cut_cleanly(run):
             counts = (f"{run.get(key, 0)} {key}" for key in ("missing", "dup", "unknown"))
             found.append(f"{where}: {', '.join(counts)}")
         elif run.get("kept_per_task", 1.0) < 1.0:

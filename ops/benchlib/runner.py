@@ -8,6 +8,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -143,20 +144,18 @@ class Bench:
                     yield peer, variants[position]
 
     def _kills(self) -> None:
-        jobs = list(self._variants("W7"))
-        for begin in range(0, len(jobs), _KILLS_AT_ONCE):
-            threads: list[threading.Thread] = []
+        # A pool, not bare threads: Thread.join interrupted by a signal takes the thread for finished (bpo-45274).
+        with ThreadPoolExecutor(_KILLS_AT_ONCE) as pool:
             try:
-                for offset, (peer, variant) in enumerate(jobs[begin : begin + _KILLS_AT_ONCE]):
-                    arguments = ("W7", peer, variant, self._options.port + 20 + begin + offset)
-                    threads.append(threading.Thread(target=self._fault, args=arguments))
-                    threads[-1].start()
+                futures = []
+                for offset, (peer, variant) in enumerate(self._variants("W7")):
+                    futures.append(pool.submit(self._fault, "W7", peer, variant, self._options.port + 20 + offset))
                     time.sleep(_KILL_STAGGER_S)
-                for thread in threads:
-                    thread.join()
+                wait(futures)
             except BaseException:
                 # The threads hold servers and workers: they must unwind, and soon.
                 faults.CANCELLED.set()
+                pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
     def _fault(self, workload: str, peer: Peer, variant: str, port: int) -> None:

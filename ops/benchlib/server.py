@@ -26,11 +26,18 @@ class PrivateRedis:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> PrivateRedis:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self._remove()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self._remove()
+
+    def _remove(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def start(self) -> None:

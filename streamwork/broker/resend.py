@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 import tenacity
 
 from streamwork.config import ClientConfig
 from streamwork.errors import EnqueueUnknown, StoreError, StoreRejected, StoreUnavailable, TooManyLanes
+
+T = TypeVar("T")
 
 # Full jitter from 50 ms to 1 s: the first retry is below what a user notices, the last spreads 200 clients over a
 # second and still lets a worker resume within two of Redis being back.
@@ -17,6 +24,40 @@ def backoff_s(failures: int) -> float:
     state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
     state.attempt_number = failures
     return float(BACKOFF(state))
+
+
+def insist(ask: Callable[[], T], patience_s: float) -> T:
+    """Ask until Redis answers; only for what may be asked twice, such as a look.
+
+    A connection that lay idle while Redis was restarted fails at its next use, which says nothing about Redis now.
+
+    Raises:
+        StoreUnavailable: Not within `patience_s` seconds; 0 = one try.
+    """
+    give_up_s, failures = time.monotonic() + patience_s, 0
+    while True:
+        try:
+            return ask()
+        except StoreUnavailable:
+            failures += 1
+            pause_s = backoff_s(failures)
+            if time.monotonic() + pause_s > give_up_s:
+                raise
+            time.sleep(pause_s)
+
+
+async def ainsist(ask: Callable[[], Awaitable[T]], patience_s: float) -> T:
+    """Ask until Redis answers; see `insist`."""
+    give_up_s, failures = time.monotonic() + patience_s, 0
+    while True:
+        try:
+            return await ask()
+        except StoreUnavailable:
+            failures += 1
+            pause_s = backoff_s(failures)
+            if time.monotonic() + pause_s > give_up_s:
+                raise
+            await asyncio.sleep(pause_s)
 
 
 class Patience:

@@ -23,6 +23,7 @@ from streamwork.errors import AppBroken, AppNotFound, StreamworkError
 logger = logging.getLogger(__name__)
 
 FILES = ("tasks.py", "app.py", "main.py")
+_OR_FILES = "tasks.py, app.py or main.py"
 REMEDY = "give --app MODULE:NAME, or set STREAMWORK_APP, or app in [tool.streamwork] of pyproject.toml"
 
 _OURS = str(Path(streamwork.__file__).parent)
@@ -52,7 +53,9 @@ def locate(named: str | None, folder: Path) -> list[Target]:
     if named is None:
         found = [Target(Path(name).stem) for name in FILES if _may_hold_app(folder / name)]
         if not found:
-            raise AppNotFound(f"no app: none of {', '.join(FILES)} in {folder} makes a Streamwork; {REMEDY}")
+            there = [name for name in FILES if (folder / name).is_file()]
+            why = f"{', '.join(there)} in {folder} without a Streamwork" if there else f"no {_OR_FILES} in {folder}"
+            raise AppNotFound(f"no app: {why}; {REMEDY}")
         return found
     module, _, name = named.partition(":")
     path, _, _ = module.partition(".py")

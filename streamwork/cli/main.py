@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -24,7 +25,6 @@ from streamwork.errors import (
 
 OK, WRONG, USAGE, REDIS, INTERRUPTED = 0, 1, 2, 3, 130
 _PIPE_CLOSED = 141
-_REMEDY = ": start it, or say where it is with --url or STREAMWORK_URL"
 
 # Name, module, attribute, and the line in `streamwork --help`: a command's module is imported when it is used.
 _COMMANDS = {
@@ -58,6 +58,16 @@ class LazyGroup(click.Group):
         module, attribute, _ = _COMMANDS[cmd_name]
         command: click.Command = getattr(import_module(module), attribute)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of the line, or name the nearest."""
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], _COMMANDS, 1)
+            hint = f": did you mean {close[0]!r}?" if close else f": there are {', '.join(_COMMANDS)}"
+            ctx.fail(f"no command {args[0]!r}{hint}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing them."""
@@ -129,8 +139,7 @@ def run(arguments: Sequence[str]) -> int:
         _say(f"streamwork: {error.format_message()}", "error", as_json=as_json)
         return error.exit_code
     except StreamworkError as error:
-        remedy = _REMEDY if str(error).startswith("no Redis at") else ""
-        _say(f"streamwork: {error}{remedy}", error.code, as_json=as_json)
+        _say(f"streamwork: {error}", error.code, as_json=as_json)
         return status_of(error)
     return status if isinstance(status, int) else OK
 

@@ -48,16 +48,15 @@ def judge(error: BaseException, attempt: int, policies: Sequence[Retry]) -> Verd
         policies: The task's retry policies in order; () = never again.
     """
     if isinstance(error, Skip):
-        return Skipped(error.reason)
+        return Skipped(_storable(error.reason))
     if isinstance(error, Reject):
-        return Dead("rejected", "Reject", error.reason, "")
+        return Dead("rejected", "Reject", _storable(error.reason), "")
     policy = policy_for(policies, error)
     if isinstance(error, RetryLater):
         if policy is not None and attempt >= policy.max_attempts:
-            return Dead("failed", "RetryLater", error.reason or "retry later", "")
-        if error.in_s is not None:
-            return Again(int(error.in_s * 1000), "RetryLater", error.reason)
-        return Again((policy or Retry()).delay_ms(attempt), "RetryLater", error.reason)
+            return Dead("failed", "RetryLater", _storable(error.reason or "retry later"), "")
+        delay_ms = (policy or Retry()).delay_ms(attempt) if error.in_s is None else int(error.in_s * 1000)
+        return Again(delay_ms, "RetryLater", _storable(error.reason))
     if policy is None or attempt >= policy.max_attempts:
         return Dead("failed", type_name(error), text_of(error), traceback_text(error))
     return Again(policy.delay_ms(attempt), type_name(error), text_of(error))
@@ -72,14 +71,19 @@ def type_name(error: BaseException) -> str:
 def text_of(error: BaseException) -> str:
     """Return an exception's text, even where its __str__ raises; 4,000 characters at most."""
     try:
-        return str(error)[:4000]
-    except Exception as inner:  # noqa: BLE001 - the user's __str__
+        return _storable(str(error))[:4000]
+    except BaseException as inner:  # noqa: BLE001 - the user's __str__
         return f"<its text cannot be had: {type(inner).__name__}>"
 
 
 def traceback_text(error: BaseException) -> str:
     """Return the traceback as text; the last 8,000 characters, where the raise is."""
     try:
-        return "".join(traceback.format_exception(error))[-8000:]
-    except Exception:  # noqa: BLE001 - a __repr__ or __str__ in the chain may raise
+        return _storable("".join(traceback.format_exception(error)))[-8000:]
+    except BaseException:  # noqa: BLE001 - a __repr__ or __str__ in the chain may raise
         return ""
+
+
+def _storable(text: object) -> str:
+    # Lone surrogates, such as those in the name of a file that is not UTF-8, have no stored form.
+    return str(text).encode(errors="backslashreplace").decode()

@@ -7,15 +7,20 @@ from collections.abc import Iterable
 from streamwork.errors import ConfigError
 
 LOWEST_PRIORITY, DEFAULT_PRIORITY, HIGHEST_PRIORITY = 0, 5, 9
+# A worker notes the lane of what it runs in 255 bytes of shared memory, its level and the colon included.
+_LONGEST_TAGS = 253
 # Four streams are the most that one sweep can afford; 9 has its own so that "before everything" exists (rule 4).
 _LEVEL_OF_PRIORITY = (0, 0, 0, 1, 1, 1, 2, 2, 2, 3)
 
 
 def lane_name(priority: int, tags: Iterable[str]) -> str:
-    """Return ``<level>:<sorted tags>``; raises ConfigError for a priority outside 0–9."""
+    """Return ``<level>:<sorted tags>``; raises ConfigError for a priority outside 0–9 or tags that are too long."""
     if isinstance(priority, bool) or not isinstance(priority, int) or not LOWEST_PRIORITY <= priority <= HIGHEST_PRIORITY:
         raise ConfigError(f"priority {priority!r}: use a whole number from 0 (last) to 9 (first)")
-    return f"{_LEVEL_OF_PRIORITY[priority]}:{','.join(sorted(tags))}"
+    joined = ",".join(sorted(tags))
+    if len(joined) > _LONGEST_TAGS:
+        raise ConfigError(f"tags {joined[:60]}…: {_LONGEST_TAGS} characters in all at most, commas included")
+    return f"{_LEVEL_OF_PRIORITY[priority]}:{joined}"
 
 
 def lane_tags(lane: str) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,15 +37,18 @@ class Retry:
         if isinstance(self.on, type):
             object.__setattr__(self, "on", (self.on,))
         if self.max_attempts < 1:
-            raise ConfigError(f"Retry(max_attempts={self.max_attempts}): at least 1, the first run; retry=None turns retries off")
-        if self.base < 0 or self.max_delay < 0 or self.factor < 1:
-            raise ConfigError("Retry: base and max_delay cannot be negative and factor is at least 1")
+            raise ConfigError(f"Retry(max_attempts={self.max_attempts}): at least 1, the first run; for no retries, retry=None")
+        # Asked for in this form, nan is refused too; an endless wait would be no wait that Redis can hold.
+        if not (0 <= self.base < math.inf and 0 <= self.max_delay < math.inf and 1 <= self.factor < math.inf):
+            raise ConfigError("Retry: base and max_delay cannot be negative, factor is at least 1, and all are finite")
 
     def delay_ms(self, attempt: int) -> int:
         """Return the wait after attempt number `attempt` (1 = first), milliseconds ≥ 0."""
-        # 2**64 s is past any max_delay; the bound keeps a large attempt from overflowing a float.
-        upper = min(self.max_delay, self.base * self.factor ** min(attempt - 1, 64))
-        return int(1000 * (random.uniform(0, upper) if self.jitter else upper))  # noqa: S311 - pacing, not secrets
+        try:
+            upper = min(self.max_delay, self.base * float(self.factor) ** (attempt - 1))
+        except OverflowError:
+            upper = self.max_delay if self.base else 0.0
+        return int(1000 * (random.uniform(0, upper) if self.jitter else upper))
 
 
 DEFAULT_RETRY = Retry()
@@ -58,9 +62,9 @@ def normalized(rule: RetryRule) -> tuple[Retry, ...]:
         return ()
     if isinstance(rule, Retry):
         return (rule,)
-    policies = tuple(rule)
+    policies = tuple(rule) if isinstance(rule, Sequence) else (rule,)
     if not all(isinstance(policy, Retry) for policy in policies):
-        raise ConfigError(f"retry={rule!r}: give a Retry, a list of them (the first that fits the exception counts) or None")
+        raise ConfigError(f"retry={rule!r}: give a Retry, a list of them (the first that fits counts) or None")
     return policies
 
 

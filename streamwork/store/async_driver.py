@@ -105,7 +105,7 @@ class AsyncDriver:
     async def _connect(self) -> None:
         connection = self.endpoint.async_connection()
         try:
-            async with asyncio.timeout(self.endpoint.connect_timeout_s + 5.0):
+            async with asyncio.timeout(self.endpoint.connect_timeout_s + min(5.0, self._deadline_s)):
                 await connection.connect()
                 info, client_id, role, known = await self._ask(connection, greeting_commands(self._scripts))
                 greeting = Greeting(self.endpoint.where, info, client_id, role)

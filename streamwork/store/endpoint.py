@@ -51,11 +51,11 @@ class Endpoint:
             options["socket_keepalive"] = True
         return options
 
-    def sync_connection(self) -> Any:
-        """Return a fresh, unconnected blocking connection."""
+    def sync_connection(self, deadline_s: float) -> Any:
+        """Return a fresh, unconnected blocking connection whose reads wait at most `deadline_s` seconds."""
         pool = redis.ConnectionPool.from_url(self.url)
         settings = self._settings()
-        settings["socket_timeout"] = self.connect_timeout_s
+        settings["socket_timeout"] = deadline_s
         settings["retry"] = SyncRetry(NoBackoff(), 0)
         return pool.connection_class(**settings)
 
@@ -92,7 +92,7 @@ def greeting_commands(scripts: tuple[Script, ...]) -> list[Command[Any]]:
         plain("INFO", "server"),
         plain("CLIENT", "ID"),
         plain("ROLE"),
-        plain("SCRIPT", "EXISTS", *(s.sha for s in scripts)),
+        plain("SCRIPT", "EXISTS", *(s.sha for s in scripts)) if scripts else plain("ECHO", ""),
     ]
 
 

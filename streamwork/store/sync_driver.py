@@ -20,9 +20,10 @@ T = TypeVar("T")
 class SyncLink:
     """One blocking connection that has greeted its server."""
 
-    def __init__(self, endpoint: Endpoint, scripts: tuple[Script, ...]) -> None:
+    def __init__(self, endpoint: Endpoint, scripts: tuple[Script, ...], deadline_s: float) -> None:
         self.endpoint = endpoint
-        self.connection = endpoint.sync_connection()
+        self._deadline_s = deadline_s
+        self.connection = endpoint.sync_connection(deadline_s)
         self.unread = 0
         try:
             self.connection.connect()
@@ -38,19 +39,22 @@ class SyncLink:
             raise
 
     def _ask(self, commands: Sequence[Command[Any]]) -> list[Any]:
-        self.send(commands)
+        self.send(packed(commands), len(commands))
         return [self.receive(5.0) for _ in commands]
 
-    def send(self, commands: Sequence[Command[Any]]) -> None:
-        """Write requests without waiting for the answers."""
-        data = packed(commands)
-        self.unread += len(commands)
+    def send(self, data: bytes, count: int) -> None:
+        """Write `count` requests without waiting for the answers."""
+        self.unread += count
         self.connection.send_packed_command([data], check_health=False)
 
     def receive(self, timeout_s: float) -> Any:
         """Read the next raw answer; a reply that is an error is raised."""
         try:
-            reply = self.connection.read_response(disable_decoding=True, timeout=timeout_s)
+            if timeout_s == self._deadline_s:
+                # The socket's own timeout: setting another one for each read costs two system calls.
+                reply = self.connection.read_response(disable_decoding=True)
+            else:
+                reply = self.connection.read_response(disable_decoding=True, timeout=timeout_s)
         except redis.ResponseError:
             self.unread -= 1
             raise
@@ -83,7 +87,7 @@ class SyncDriver:
         pid = os.getpid()
         link: SyncLink | None = getattr(self._local, "link", None)
         if link is None or self._local.pid != pid:
-            link = self._local.link = SyncLink(self.endpoint, self._scripts)
+            link = self._local.link = SyncLink(self.endpoint, self._scripts, self._deadline_s)
             self._local.pid = pid
         return link
 
@@ -102,12 +106,13 @@ class SyncDriver:
         self._send((command,))
 
     def _send(self, commands: Sequence[Command[Any]]) -> None:
+        data = packed(commands)
         link = self.link()
         if link.unread:
             self.drop()  # Ctrl-C came between a request and its answer: that answer must not be taken for this one's
             link = self.link()
         try:
-            link.send(commands)
+            link.send(data, len(commands))
         except (redis.RedisError, OSError) as error:
             self.drop()
             raise Unavailable(

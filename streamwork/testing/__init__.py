@@ -1,7 +1,7 @@
 """Testing kit for users: a pytest plugin, tasks that run in place, queues that are drained here, what to assert on.
 
-`app.inline()` needs no Redis. The plugin's fixtures `streamwork_app`, `streamwork_namespace` and `streamwork_redis_url`
-give a private Redis that starts when the first test asks for it.
+`app.inline()` needs no Redis. The plugin's fixtures `streamwork_app`, `streamwork_redirect` (for an app of your own),
+`streamwork_namespace` and `streamwork_redis_url` give a private Redis that starts when the first test asks for it.
 """
 
 from __future__ import annotations

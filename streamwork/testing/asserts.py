@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from streamwork.app import Streamwork
-from streamwork.connection import Connection, refuse_on_loop
+from streamwork.connection import Connection
 from streamwork.errors import ConfigError, StreamworkError
+from streamwork.guards import refuse_on_loop
 from streamwork.handle import Sending, Switch
 from streamwork.inline import InlineSending
 from streamwork.model.lane import lane_tags

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from streamwork.app import Streamwork
 from streamwork.clock import SYSTEM_CLOCK, Clock
-from streamwork.connection import refuse_on_loop
 from streamwork.errors import DecodeError, StreamworkError, TaskFailed
+from streamwork.guards import refuse_on_loop
 from streamwork.model.lane import lane_tags
 from streamwork.model.state import State
 from streamwork.store.async_driver import AsyncDriver

@@ -6,7 +6,8 @@ start. With pytest-xdist every worker process has a server of its own. Nothing s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -44,6 +45,26 @@ def streamwork_app(streamwork_redis_url: str, streamwork_namespace: str) -> Iter
     """An app without tasks, in its own namespace on the test Redis; closed after the test."""
     with Streamwork(streamwork_namespace, streamwork_redis_url) as app:
         yield app
+
+
+@pytest.fixture
+def streamwork_redirect(streamwork_redis_url: str, streamwork_namespace: str) -> Iterator[Callable[[Streamwork], None]]:
+    """Send an app of your own to the test Redis, under a name of its own, until the test ends.
+
+    ::
+
+        @pytest.fixture(autouse=True)
+        def shop(streamwork_redirect):
+            streamwork_redirect(shop.tasks.app)
+    """
+    with ExitStack() as stack:
+
+        def redirect(app: Streamwork) -> None:
+            name = f"{streamwork_namespace}-{app.name}"[:100]
+            stack.callback(delete_namespace, streamwork_redis_url, name)
+            stack.enter_context(app.redirected(name, streamwork_redis_url))
+
+        yield redirect
 
 
 def delete_namespace(url: str, namespace: str) -> None:

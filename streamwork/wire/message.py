@@ -63,12 +63,12 @@ _pack = msgspec.msgpack.Encoder().encode
 _unpack_message = msgspec.msgpack.Decoder(TaskMessage).decode
 
 
-def encode_message(  # noqa: PLR0913 - the fields of the message
+def encode_message(
     task_id: str, task: str, args: bytes, kwargs: bytes | None, options: Options, reply_to: str | None
 ) -> bytes:
     """Return the body of a task message."""
     raw_kwargs = NO_KWARGS if kwargs is None else msgspec.Raw(kwargs)
-    if options == NO_OPTIONS:
+    if options is NO_OPTIONS:
         return _pack((WIRE_VERSION, task_id, task, msgspec.Raw(args), raw_kwargs, None, reply_to))
     return _pack((WIRE_VERSION, task_id, task, msgspec.Raw(args), raw_kwargs, options, reply_to))
 
@@ -144,7 +144,7 @@ def decode_result(record: bytes) -> Result:
     parts = record.split(b"\n", 2)
     if len(parts) != 3:
         raise DecodeError("not a result record")
-    return Result(parts[0].decode(), parts[1].decode(), parts[2])
+    return Result(parts[0].decode(errors="replace"), parts[1].decode(errors="replace"), parts[2])
 
 
 class JournalRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -231,5 +231,5 @@ def decode_journal(data: bytes) -> JournalRecord:
 def _decoded(decoder: Any, data: bytes) -> Any:
     try:
         return decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DecodeError(f"not a record of this version: {error}") from error

@@ -42,13 +42,21 @@ class Channel:
 
     async def receive(self) -> list[Any] | None:
         """Return the next message, or None at the end."""
-        assert self._reader is not None  # noqa: S101 - open() went first
+        assert self._reader is not None
         try:
             (length,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
             message: list[Any] = msgspec.msgpack.decode(await self._reader.readexactly(length))
         except (asyncio.IncompleteReadError, OSError):
             return None
         return message
+
+    def drop(self) -> None:
+        """Close this end now, whatever was not sent."""
+        if self._writer is None:
+            self._end.close()
+        else:
+            # Closed behind the transport's back, its number would be reused while the loop still thinks it knows it.
+            self._writer.transport.abort()
 
     async def close(self) -> None:
         """Flush and close this end."""

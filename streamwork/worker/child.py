@@ -18,6 +18,7 @@ import msgspec
 
 from streamwork.app import Streamwork
 from streamwork.errors import AppBroken, AppNotFound, StoreError, StoreUnavailable, StreamworkError
+from streamwork.model.judge import text_of, type_name
 from streamwork.worker.channel import Channel
 from streamwork.worker.slot_table import SlotTable
 from streamwork.worker.worker import Worker
@@ -27,6 +28,9 @@ logger = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 # Exit statuses that the supervisor understands: ended in order / outcomes were spooled / the app could not be used.
 EXIT_OK, EXIT_SPOOLED, EXIT_APP = 0, 3, 4
+
+# How long a lifespan that was told to end while it started may take for it.
+_CANCEL_S = 1.0
 
 FindApp = Callable[[], Streamwork]
 
@@ -61,11 +65,17 @@ def run_child(find_app: FindApp, end: socket.socket, table: SlotTable, parent: i
     _die_with(parent)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the supervisor decides, and says so over the channel
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Not asyncio.run: at its end that waits for bodies which ignore their cancellation and for threads that bodies have
+    # started, and the drain timeout is over.
+    return _new_loop().run_until_complete(_main(find_app, end, table))
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(_main(find_app, end, table))
-    return uvloop.run(_main(find_app, end, table))
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 def _die_with(parent: int) -> None:
@@ -102,6 +112,8 @@ class _Child:
         self._channel = channel
         self._worker = Worker(app, app.config, "", table)
         self._config = app.config
+        self._is_started = False
+        self._early: list[list[Any]] = []
 
     async def run(self) -> int:
         worker, channel = self._worker, self._channel
@@ -115,11 +127,17 @@ class _Child:
         worker.rename_first(message[1])
         # Of an embedded server the supervisor holds the share, and says where it is.
         worker.app.connection.configure(msgspec.structs.replace(worker.config, url=message[2]))
+        loops = [asyncio.create_task(self._listen())]
         try:
-            await self._start_patiently()
+            if not await self._start_unless_told_to_end():
+                return EXIT_OK
         except StreamworkError as error:
             return await _failed(channel, error)
-        loops = [asyncio.create_task(self._listen()), asyncio.create_task(self._report())]
+        except Exception as error:
+            logger.debug("the lifespan raises", exc_info=True)
+            text = f"the lifespan of app {worker.app.name!r} raises {type_name(error)}: {text_of(error)}"
+            return await _failed(channel, AppBroken(text))
+        loops.append(asyncio.create_task(self._report()))
         channel.send("ready", message[1])
         await worker.run()
         for loop in loops:
@@ -128,6 +146,21 @@ class _Child:
         channel.send("bye", worker.spooled is not None)
         await channel.close()
         return EXIT_SPOOLED if worker.spooled is not None else EXIT_OK
+
+    async def _start_unless_told_to_end(self) -> bool:
+        starting = asyncio.create_task(self._start_patiently())
+        ending = asyncio.create_task(self._worker.told_to_end())
+        await asyncio.wait({starting, ending}, return_when=asyncio.FIRST_COMPLETED)
+        ending.cancel()
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait({starting}, timeout=_CANCEL_S)
+            return False
+        starting.result()
+        self._is_started = True
+        for message in self._early:
+            self._hear(*message)
+        return True
 
     async def _start_patiently(self) -> None:
         while True:
@@ -145,7 +178,10 @@ class _Child:
                 logger.error("the supervisor is gone, draining")
                 self._worker.drain()
                 return
-            self._hear(*message)
+            if self._is_started or message[0] in ("drain", "stop"):
+                self._hear(*message)
+            else:
+                self._early.append(message)
 
     def _hear(self, kind: str, *values: Any) -> None:
         worker = self._worker

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from streamwork.broker.resend import backoff_s
 from streamwork.clock import SYSTEM_CLOCK
@@ -15,8 +13,8 @@ from streamwork.store import scripts
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
 from streamwork.store.failures import NoGroup
-from streamwork.wire.message import Attempt
 from streamwork.worker.delivery import LaneSide, QueueSide, Run
+from streamwork.worker.reclaimer import Reclaimer
 from streamwork.worker.slot_table import SlotTable
 
 logger = logging.getLogger(__name__)
@@ -38,7 +36,7 @@ class Consumer:
         accept: Takes a delivery.
     """
 
-    def __init__(  # noqa: PLR0913 - wired in one place
+    def __init__(
         self, name: str, queues: list[QueueSide], reading: AsyncDriver, driver: AsyncDriver, table: SlotTable,
         room: Callable[[], int], accept: Callable[[Run], None],
     ) -> None:  # fmt: skip
@@ -48,9 +46,11 @@ class Consumer:
         self.half_ttl_ms = 2_500
         self.max_starve_ms = 10_000
         self.use_bells = False
-        self.suspects: deque[Run] = deque()
+        self.reclaimer = Reclaimer(driver, accept)
         self.is_idle = False
         self.in_hand: Callable[[], int] = lambda: 0  # set by the worker: deliveries queued or running
+        self.knows: Callable[[bytes, bytes], bool] = lambda _lane, _entry: True  # set by the worker: is it held
+        self.free_slots: Callable[[], int] = room  # set by the worker: slots free, whether or not it is time to read
         self._reading = reading
         self._driver = driver
         self._table = table
@@ -58,6 +58,7 @@ class Consumer:
         self._accept = accept
         self._stopping = False
         self._needs_heal = False
+        self._in_doubt = False
         self._waiting: asyncio.Future[None] | None = None
         self.answer: asyncio.Future[None] | None = None
         self._blocking = False
@@ -99,6 +100,7 @@ class Consumer:
             except StoreUnavailable as error:
                 failures += 1
                 self.is_idle = False
+                self._in_doubt = True
                 if failures == 1:
                     logger.warning("reading interrupted", extra={"consumer": self.name, "error": str(error)})
                 await asyncio.sleep(backoff_s(failures))
@@ -108,14 +110,14 @@ class Consumer:
                 await asyncio.sleep(max(0.5, backoff_s(failures)))
 
     def _may_read(self) -> bool:
-        return SYSTEM_CLOCK.steady_ms() - self._table.beat_at_ms < self.half_ttl_ms
+        return bool(self.name) and SYSTEM_CLOCK.steady_ms() - self._table.beat_at_ms < self.half_ttl_ms
 
     async def _turn(self) -> None:
         if self._needs_heal:
             await self._heal()
             self._needs_heal = False
         room = self._room()
-        if self.suspects:
+        if self.reclaimer.suspects:
             await self._run_suspect()
             return
         lanes = [lane for queue in self.queues for lane in queue.lanes]
@@ -123,12 +125,21 @@ class Consumer:
             self.is_idle = not lanes
             await self._wait_for_change()
             return
-        if await self._adopt(room):
+        name = self.name
+        if self._in_doubt:
+            # The answer to a read or an adoption may be lost, and nobody else will look for what it brought.
+            await self.reclaimer.audit(lanes, name, self._room, self.knows, None)
+            self._in_doubt = False
+        if await self.reclaimer.adopt(self.queues, name, room, lambda: self._is_still(name)):
             return
         self._reads += 1
         if len(lanes) > 1 and await self._sweep(lanes, room):
             return
         await self._block(lanes, room)
+
+    def _is_still(self, name: str) -> bool:
+        """Whether what was asked for under this name may be begun: a frozen process may have been taken for dead."""
+        return name == self.name and self._may_read() and not self._stopping
 
     async def _wait_for_change(self) -> None:
         self._table.read_at_ms = SYSTEM_CLOCK.steady_ms()
@@ -179,13 +190,19 @@ class Consumer:
         bells = list(dict.fromkeys(lane.queue.keys.bell(lane.name) for lane in lanes))
         rung = await self._reading.run(plain("BLPOP", *bells, self.block_ms / 1000))
         self._table.read_at_ms = SYSTEM_CLOCK.steady_ms()
+        if self._stopping and rung is not None:
+            await self._driver.run(plain("RPUSH", rung[0], "1"))  # for another one
+            return
         if await self._sweep(lanes, room) >= room and rung is not None:
             await self._driver.run(plain("RPUSH", rung[0], "1"))  # there may be more than this process can take
 
     async def _read(self, lanes: list[LaneSide], count: int, block_ms: int | None) -> int:
         await self._reading.connect()
-        server = self._reading.run_id
-        command = scripts.read_new([(lane.stream, lane.name) for lane in lanes], self.name, count, block_ms)
+        if self._stopping:
+            return 0
+        # The name can change while the read is on its way: what it brings belongs to the old one.
+        server, name = self._reading.run_id, self.name
+        command = scripts.read_new([(lane.stream, lane.name) for lane in lanes], name, count, block_ms)
         # A read that will be answered at once: the settler lets it go first, so that slots fill while outcomes are packed.
         self.answer = None if self.is_idle else asyncio.get_running_loop().create_future()
         try:
@@ -201,9 +218,9 @@ class Consumer:
             return 0
         self.is_idle = False
         taken = 0
-        accept, name = self._accept, self.name
+        accept = self._accept
         excess: list[Run] = []
-        room = self._room()
+        room = self.free_slots() if self._is_still(name) else 0
         for stream, entries in reply:
             lane = self._lane_of(stream, lanes)
             for entry, fields in entries:
@@ -214,7 +231,7 @@ class Consumer:
                 else:
                     accept(run)
         if excess:
-            await self.release(excess)
+            await self.reclaimer.release(excess)
         return taken
 
     def _lane_of(self, stream: bytes, lanes: list[LaneSide]) -> LaneSide:
@@ -224,70 +241,14 @@ class Consumer:
                 return lane
         return next(lane for lane in lanes if lane.stream.encode() == stream)
 
-    async def _adopt(self, room: int) -> bool:
-        """Take over marked entries before new ones (rule 16); True when there were any."""
-        for queue in self.queues:
-            for lane in queue.lanes:
-                if lane.name not in queue.returned:
-                    continue
-                await self._driver.connect()
-                server = self._driver.run_id
-                adopted = await self._driver.run(scripts.adopt(queue.keys, lane.name, self.name, room))
-                if len(adopted) < room:
-                    queue.returned.discard(lane.name)
-                self._take_adopted(lane, adopted, server)
-                if adopted:
-                    return True
-        return False
-
-    def _take_adopted(self, lane: LaneSide, adopted: list[scripts.Adopted], server: str) -> None:
-        for entry, fields, delivered, suspicion in adopted:
-            if fields is None:
-                logger.error("an adopted entry is gone from its stream", extra={"lane": lane.stream, "entry": entry.decode()})
-                continue
-            run = Run(lane, entry, fields, self.name, server)
-            run.count = delivered
-            if suspicion is not None:
-                crashes, lost, evidence = suspicion.decode(errors="replace").split(",", 2)
-                run.attempt = Attempt(crashes=int(crashes), lost=int(lost))
-                run.is_suspect = True
-                run.stop_reason = evidence
-            if run.attempt.crashes:
-                self.suspects.append(run)
-            else:
-                self._accept(run)
-        if adopted:
-            logger.info("adopted", extra={"lane": lane.stream, "entries": len(adopted), "consumer": self.name})
-
     async def _run_suspect(self) -> None:
         """Let a message whose process died run with nothing beside it, so that no neighbour is blamed (rule 17)."""
         if self.in_hand():
             await self._wait_for_change()
             return
-        self._accept(self.suspects.popleft())
+        self._accept(self.reclaimer.suspects.popleft())
         while self.in_hand() and not self._stopping:
             await self._wait_for_change()
-
-    async def audit(self, lanes: list[LaneSide], known: Callable[[bytes, bytes], bool], seen: set[tuple[str, bytes]]) -> set[tuple[str, bytes]]:
-        """Look for own pending entries that this process lost track of (rule 18).
-
-        Returns:
-            (lane, entry) pairs unknown for the first time; those in `seen` were unknown before too and are taken up.
-        """
-        unknown: set[tuple[str, bytes]] = set()
-        for lane in lanes:
-            pending: list[Any] = await self._driver.run(plain("XPENDING", lane.stream, "workers", "-", "+", 1000, self.name))
-            missing = [row[0] for row in pending if not known(lane.name_bytes, row[0])]
-            again = [entry for entry in missing if (lane.stream, entry) in seen]
-            unknown |= {(lane.stream, entry) for entry in missing if entry not in again}
-            room = self._room()
-            if again and room > 0:
-                await self._driver.connect()
-                server = self._driver.run_id
-                own = await self._driver.run(scripts.adopt(lane.queue.keys, lane.name, self.name, room, again[:room]))
-                logger.warning("own entries found again", extra={"lane": lane.stream, "entries": len(own)})
-                self._take_adopted(lane, own, server)
-        return unknown
 
     async def _heal(self) -> None:
         now_ms = SYSTEM_CLOCK.now_ms()
@@ -296,16 +257,3 @@ class Consumer:
                 mark = await self._driver.run(scripts.heal(queue.keys, lane.name, now_ms))
                 if mark != "there":
                     logger.error("data lost: a lane's consumer group was gone and is made anew", extra={"lane": lane.stream, "from": mark})
-
-    async def release(self, runs: list[Run]) -> int:
-        """Give deliveries back in place, without counting an attempt; answers how many were still ours."""
-        back = 0
-        by_lane: dict[tuple[str, str], list[Run]] = {}
-        for run in runs:
-            by_lane.setdefault((run.lane.stream, run.consumer), []).append(run)
-        for (_, consumer), group in by_lane.items():
-            lane = group[0].lane
-            back += await self._driver.run(
-                scripts.release(lane.queue.keys, lane.name, consumer, [(run.entry, run.count) for run in group])
-            )
-        return back

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ from streamwork.errors import StoreError
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
 from streamwork.store.keys import QueueKeys
+
+logger = logging.getLogger(__name__)
 
 
 class Control:
@@ -54,4 +57,8 @@ class Control:
             for _, entries in reply or ():
                 for entry, fields in entries:
                     cursor = entry
-                    self._heard(fields[1].decode(), fields[3].decode())
+                    try:
+                        self._heard(fields[1].decode(), fields[3].decode())
+                    except (IndexError, UnicodeDecodeError):
+                        facts = {"queue": self._keys.queue, "entry": entry.decode()}
+                        logger.warning("a signal cannot be read", extra=facts)

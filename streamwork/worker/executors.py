@@ -8,7 +8,7 @@ from collections.abc import Callable
 from streamwork.app import Streamwork
 from streamwork.config import WorkerConfig
 from streamwork.worker.delivery import Run
-from streamwork.worker.processes import ProcessExecutor
+from streamwork.worker.processes import ProcessExecutor, require_pebble
 from streamwork.worker.runner import Runner
 from streamwork.worker.slots import AsyncSlots
 from streamwork.worker.threads import ThreadExecutor
@@ -22,9 +22,14 @@ class Executors:
         worker: Bounds.
         runner: The steps.
         freed: Called on the loop when a delivery left its slot.
+
+    Raises:
+        ConfigError: A task runs in a process and the extra for it is not installed.
     """
 
     def __init__(self, app: Streamwork, worker: WorkerConfig, runner: Runner, freed: Callable[[Run], None]) -> None:
+        if any(task.executor == "process" for task in app.tasks.values()):
+            require_pebble()
         self._app = app
         self._worker = worker
         self._runner = runner
@@ -48,7 +53,7 @@ class Executors:
     def submit(self, run: Run) -> None:
         """Hand an admitted delivery to where its body runs."""
         task = run.task
-        assert task is not None  # noqa: S101 - admit went first
+        assert task is not None
         if task.is_async:
             self._slots.submit(run)
         elif task.executor == "thread":
@@ -61,9 +66,15 @@ class Executors:
                 self._processes = ProcessExecutor(self._app, self._runner, self._numbers, self._freed)
             self._processes.submit(run)
 
+    def flush(self) -> None:
+        """Hand what has returned to the settler, before it is told to end."""
+        self._slots.flush()
+
     def cancel(self) -> None:
-        """Stop what can be stopped; threads cannot."""
+        """Stop what can be stopped, which threads cannot, and begin nothing more."""
         self._slots.cancel_all()
+        if self._threads is not None:
+            self._threads.forget_queued()
         if self._processes is not None:
             self._processes.cancel_all()
 

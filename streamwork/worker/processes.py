@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import importlib
+import importlib.util
 import multiprocessing
 import os
 import signal
@@ -29,18 +30,18 @@ from streamwork.worker.runner import Runner
 _PR_SET_PDEATHSIG = 1
 
 
-class ProcessExecutor:
-    """The killable processes of one worker process: as many as there are cores, started when needed.
+def require_pebble() -> None:
+    """Raise ConfigError where the extra ``process`` is not installed."""
+    if importlib.util.find_spec("pebble") is None:
+        raise ConfigError("executor='process' needs pebble: pip install 'streamwork[process]'")
 
-    Raises:
-        ConfigError: The extra ``process`` is not installed.
-    """
+
+class ProcessExecutor:
+    """The killable processes of one worker process: as many as there are cores, started when needed."""
 
     def __init__(self, app: Streamwork, runner: Runner, numbers: deque[int], freed: Callable[[Run], None]) -> None:
-        try:
-            import pebble  # noqa: PLC0415 - an extra
-        except ImportError as error:
-            raise ConfigError("executor='process' needs pebble: pip install 'streamwork[process]'") from error
+        import pebble  # an extra
+
         self._expired = pebble.ProcessExpired
         self._runner = runner
         self._numbers = numbers
@@ -62,7 +63,7 @@ class ProcessExecutor:
     def submit(self, run: Run) -> None:
         """Take a delivery."""
         runner, message, task = self._runner, run.message, run.task
-        assert message is not None and task is not None  # noqa: S101, PT018 - admit went first
+        assert message is not None and task is not None  # noqa: PT018 - admit went first
         runner.start(run, self._numbers.popleft())
         context = runner.context(run)
         facts = {"task_id": context.task_id, "queue": context.queue, "lane": context.lane, "attempt": context.attempt, "crashes": context.crashes, "fence": context.fence}
@@ -105,7 +106,7 @@ class ProcessExecutor:
 
     def close(self) -> None:
         """End the processes."""
-        self._pool.stop()
+        self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join(timeout=5)
 
 
@@ -136,7 +137,7 @@ def run_in_process(
         positional, named = task.signature.inject(*task.signature.decode(args, kwargs), context)
     except WireError as error:
         return "verdict", Dead("failed", type_name(error), text_of(error), "")
-    enter_thread(context)
+    enter_thread(lambda: context)
     try:
         value = task.function(*positional, **named)
         return "value", task.signature.encode_result(value)

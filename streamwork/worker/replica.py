@@ -124,8 +124,8 @@ class Replica:
         return found
 
     def close(self) -> None:
-        """Free the table."""
-        self._mine.close()
+        """Close the channel and free the table."""
+        self.channel.drop()
         self.table.close()
 
     def beaten(self, at_ms: int) -> None:

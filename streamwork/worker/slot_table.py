@@ -12,7 +12,7 @@ from typing import NamedTuple
 # beat, loop turn and read reply as steady ms; free slots; rss is read from /proc instead.
 _HEADER = struct.Struct("<qqqq")
 # 1 = started, number of the queue, entry id, lane name. 255 bytes hold a lane of twenty long tags.
-_SLOT = struct.Struct("<BB44s255s")
+_SLOT = struct.Struct("<BH44s255s")
 _BASE = 64
 
 

@@ -9,14 +9,17 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
-from streamwork.context import enter_task, leave_task
+from streamwork.context import Context, enter_task, leave_task
 from streamwork.errors import WireError
 from streamwork.worker.delivery import Run
 from streamwork.worker.runner import Runner
 
 # Bodies that never wait would keep the loop to themselves: after so many in a row the others get a turn.
 _TURN = 32
+# What a body may take to hear of its cancellation at the end.
+_CLOSE_S = 0.5
 
 
 class AsyncSlots:
@@ -34,8 +37,10 @@ class AsyncSlots:
         self._work: deque[Run] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._returned: list[tuple[Run, bytes]] = []
         self._waking = 0
         self._running = 0
+        self._ending = False
         self._clean = contextvars.copy_context()
 
     @property
@@ -70,16 +75,21 @@ class AsyncSlots:
 
     async def _slot(self) -> None:
         me = asyncio.current_task()
-        assert me is not None  # noqa: S101 - a coroutine run by a task
-        work, idle, clean = self._work, self._idle, self._clean
+        assert me is not None
+        work, clean = self._work, self._clean
+        run: Run | None = None
+
+        def context() -> Context[Any]:
+            assert run is not None  # bodies ask, and they belong to one
+            return self._runner.context(run)
+
+        enter_task(me, context)
+        me.add_done_callback(leave_task)
         self._waking -= 1
         turns = 0
         while True:
             while not work:
-                future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                idle.append(future)
-                await future
-                self._waking -= 1
+                await self._wait_for_work()
                 turns = 0
             run = work.popleft()
             if work and not self._waking:
@@ -99,6 +109,20 @@ class AsyncSlots:
                 turns = 0
                 await asyncio.sleep(0)
 
+    async def _wait_for_work(self) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._idle.append(future)
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                # Woken, then cancelled by something that an earlier body left behind: another one takes the work.
+                self._waking -= 1
+                if self._work:
+                    self._wake_one()
+            raise
+        self._waking -= 1
+
     async def _execute(self, run: Run, me: asyncio.Task[None]) -> None:
         runner = self._runner
         slot = self._numbers.popleft()
@@ -109,7 +133,7 @@ class AsyncSlots:
         if timeout_s is not None:
             run.timer = asyncio.get_running_loop().call_later(timeout_s, self._expire, run, timeout_s)
         task = run.task
-        assert task is not None  # noqa: S101 - admit went first
+        assert task is not None
         try:
             args, kwargs = runner.arguments(run)
         except WireError as error:
@@ -118,24 +142,32 @@ class AsyncSlots:
             self._freed(run)
             return
         try:
-            if run.context is not None:
-                enter_task(me, run.context)
             value = await task.function(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001 - whatever the body raises is its outcome
             self._close_run(run, slot, me)
             self._after_error(run, error, me)
         else:
             self._close_run(run, slot, me)
-            self._freed(run)  # first, so that the next read goes out before the settle does
-            runner.finished(run, value)
+            self._freed(run)
+            payload = runner.packed(run, value)
+            if payload is not None:
+                self._returned.append((run, payload))
+                if len(self._returned) == 1:
+                    # In the loop's next turn, behind the reader that was just told of a free slot: outcomes are
+                    # written down while its read is under way.
+                    asyncio.get_running_loop().call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Hand the outcomes of bodies that returned to the settler."""
+        returned, self._returned = self._returned, []
+        for run, payload in returned:
+            self._runner.ended(run, payload)
 
     def _close_run(self, run: Run, slot: int, me: asyncio.Task[None]) -> None:
         run.is_over = True
         self._running -= 1
         if run.timer is not None:
             run.timer.cancel()
-        if run.context is not None:
-            leave_task(me)
         self._numbers.append(slot)
 
     def _after_error(self, run: Run, error: BaseException, me: asyncio.Task[None]) -> None:
@@ -143,9 +175,11 @@ class AsyncSlots:
             if run.stop_reason == "timeout":
                 limit_s = self._runner.timeout_s(run)
                 self._runner.raised(run, TimeoutError(f"not ended within {limit_s:g} s"))
-            else:
+            elif self._ending:
                 run.stop_reason = "released"
                 run.is_over = False  # it has no outcome: the drain gives it back
+            else:
+                self._runner.raised(run, error)  # by itself, or by what an earlier body left behind
         else:
             self._runner.raised(run, error)
         self._freed(run)
@@ -157,13 +191,16 @@ class AsyncSlots:
             run.asyncio_task.cancel()
 
     def cancel_all(self) -> None:
-        """Cancel what runs, to be given back: a second SIGTERM, or the drain deadline."""
+        """Cancel what runs, to be given back, and begin nothing more: a second SIGTERM, or the drain deadline."""
+        self._ending = True
+        self._work.clear()
         for task in list(self._tasks):
             task.cancel()
 
     async def close(self) -> None:
-        """End the slots; only once nothing runs."""
+        """End the slots; a body that ignores its cancellation is left behind."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CLOSE_S)

@@ -22,10 +22,11 @@ from streamwork.config import Config
 from streamwork.errors import AppBroken, ConfigError, StoreError, StoreRejected, StoreUnavailable, StreamworkError
 from streamwork.ids import random_id
 from streamwork.worker.child import EXIT_APP, EXIT_OK, EXIT_SPOOLED, FindApp, become_child
+from streamwork.worker.departure import kill_unheard, see_off
 from streamwork.worker.homes import Address, Home, Homes
 from streamwork.worker.pace import Pace
 from streamwork.worker.replica import Replica
-from streamwork.worker.watch import Watchdog, require_watchfiles, watch_files
+from streamwork.worker.watch import Watchdog, require_watchfiles, until_idle, watch_files
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 EXIT_INTERRUPTED = 130
 # How often a worker that waits for Redis says so again.
 _REMIND_S = 30.0
+_LAST_WORDS_S = 0.5
 
 
 class Supervisor:
@@ -55,6 +57,7 @@ class Supervisor:
         self._burst = burst
         self._reload = reload
         self._stops = 0
+        self._leaving = 0
         self._interrupted = False
         self._spooled = False
         self._announced = False
@@ -134,7 +137,9 @@ class Supervisor:
         await replica.channel.open()
         listening = asyncio.ensure_future(self._listen(replica))
         await ended
-        await listening
+        # What it said last is in the socket. The end of file may never come: a process that a body forked has it open.
+        await asyncio.wait({listening}, timeout=_LAST_WORDS_S)
+        listening.cancel()
         await self._after_death(replica, ended.result())
 
     async def _listen(self, replica: Replica) -> None:
@@ -211,6 +216,8 @@ class Supervisor:
     async def _add(self, home: Home, replica: Replica) -> None:
         replica.on_fenced = lambda: self._start(self._rename(home, replica))
         await home.keeper.add(replica, replica.registration())
+        if replica.is_dead:  # it died meanwhile, and nobody else would take it off the list
+            await home.hand_over(replica, "leave", "", {})
 
     async def _rename(self, home: Home, replica: Replica) -> None:
         replica.channel.send("fenced")
@@ -227,23 +234,30 @@ class Supervisor:
 
     async def _after_death(self, replica: Replica, status: int) -> None:
         self.replicas.remove(replica)
-        in_order = status in (EXIT_OK, EXIT_SPOOLED, EXIT_APP)
-        evidence = replica.evidence or _told(status)
-        if not in_order:
-            logger.error("worker process died", extra={"consumer": replica.name, "pid": replica.pid, "how": evidence})
-        if replica.home is not None:
-            started = {} if in_order else replica.started_by_queue()
-            how = f"process {replica.pid} of {self.name} ended with {evidence}"
-            await replica.home.hand_over(replica, "leave" if in_order else "dead", how, started)
-        replica.close()
-        await self.homes.leave(other.home for other in self.replicas)
-        if status == EXIT_APP:
-            self._fail(replica.failure or ConfigError("the app cannot be used"))
+        self._leaving += 1
+        try:
+            await see_off(replica, status, self.name)
+            await self.homes.leave(other.home for other in self.replicas)
+        finally:
+            self._leaving -= 1
+        hopeless = status == EXIT_APP and self._is_hopeless(replica)
         if not self._stops:
             worked = status == EXIT_OK and replica.taken > 0
-            await self._pace.wait(replica.age_s, worked=worked, hopeless=status == EXIT_APP)
+            await self._pace.wait(replica.age_s, worked=worked, hopeless=hopeless)
             self._fill_up()
-        if self._stops and not self.replicas:
+        self._end_if_over()
+
+    def _is_hopeless(self, replica: Replica) -> bool:
+        failure = replica.failure or ConfigError("the app cannot be used")
+        if self._announced and replica.home is not None:
+            # This worker has run: what its app needs to start is away, and may come back.
+            logger.error("a process could not start and is replaced", extra={"error": str(failure)})
+            return False
+        self._fail(failure)
+        return True
+
+    def _end_if_over(self) -> None:
+        if self._stops and not self.replicas and not self._leaving:
             self._done.set()
 
     def _fail(self, failure: StreamworkError) -> None:
@@ -262,14 +276,13 @@ class Supervisor:
         self._stops += 1
         self._pace.hurry()
         if self.replicas:
-            logger.info(
-                "draining" if self._stops == 1 else "stopping now",
-                extra={"in_hand": sum(r.in_hand for r in self.replicas)},
-            )
+            what = "draining" if self._stops == 1 else "stopping now"
+            logger.info(what, extra={"in_hand": sum(replica.in_hand for replica in self.replicas)})
         for replica in self.replicas:
             replica.channel.send("drain" if self._stops == 1 else "stop")
-        if not self.replicas:
-            self._done.set()
+        if self._stops == 2:
+            self._start(kill_unheard(self.replicas))
+        self._end_if_over()
 
     def recycle(self) -> None:
         """Drain every process; each is replaced as it ends."""
@@ -278,16 +291,9 @@ class Supervisor:
             replica.channel.send("drain")
 
     async def _end_when_idle(self) -> None:
-        calm = 0
-        while calm < 3:  # three looks 0.1 s apart: stats travel every 0.1 s
-            await asyncio.sleep(0.1)
-            is_idle = bool(self.replicas) and all(replica.is_idle for replica in self.replicas)
-            calm = calm + 1 if is_idle and self.homes.is_beating else 0
-        self._on_stop()
-
-
-def _told(status: int) -> str:
-    return f"status {status}" if status >= 0 else f"signal {-status} ({signal.Signals(-status).name})"
+        await until_idle(self.replicas, lambda: self.homes.is_beating)
+        if not self._stops:
+            self._on_stop()
 
 
 async def _resolve_here(host: Any, port: Any, **options: Any) -> Any:

@@ -7,6 +7,7 @@ thread itself is abandoned to finish unheard, and another one takes its place.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import queue
 import threading
@@ -14,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from streamwork.context import enter_thread, leave_thread
+from streamwork.context import Context, enter_thread
 from streamwork.errors import WireError
 from streamwork.worker.delivery import Run
 from streamwork.worker.runner import Runner
@@ -80,6 +81,13 @@ class ThreadExecutor:
             self._growing = self._loop.call_later(_PATIENCE_S, self._grow, self._submitted)
 
     def _serve(self) -> None:
+        run: Run | None = None
+
+        def context() -> Context[Any]:
+            assert run is not None  # bodies ask, and they belong to one
+            return self._runner.context(run)
+
+        enter_thread(context)
         while True:
             with self._lock:
                 self._idle += 1
@@ -88,6 +96,8 @@ class ThreadExecutor:
                 self._idle -= 1
             if run is None:
                 return
+            if run.is_over:
+                continue  # given back while it waited here
             # The contexts of two deliveries must not meet, and copying an empty one is cheap.
             abandoned = contextvars.Context().run(self._execute, run)
             if abandoned:
@@ -95,7 +105,7 @@ class ThreadExecutor:
 
     def _execute(self, run: Run) -> bool:
         runner, task = self._runner, run.task
-        assert task is not None  # noqa: S101 - admit went first
+        assert task is not None
         value: Any = None
         failure: BaseException | None = None
         try:
@@ -104,8 +114,6 @@ class ThreadExecutor:
             if timeout_s is not None:
                 self._loop.call_soon_threadsafe(self._arm_timer, run, timeout_s)
             args, kwargs = runner.arguments(run)
-            if run.context is not None:
-                enter_thread(run.context)
             try:
                 value = task.function(*args, **kwargs)
             except BaseException as error:  # noqa: BLE001 - whatever the body raises is its outcome
@@ -113,8 +121,6 @@ class ThreadExecutor:
         except WireError as error:
             run.stop_reason = "unreadable"
             failure = error
-        finally:
-            leave_thread()
         self._done.append((run, value, failure))
         if not self._armed:
             self._armed = True
@@ -132,6 +138,7 @@ class ThreadExecutor:
             run.timer = self._loop.call_later(timeout_s, self._expire, run, timeout_s)
 
     def _expire(self, run: Run, timeout_s: float) -> None:
+        self._collect()  # it may have ended just now, and then its thread lives on
         if run.is_over:
             return
         run.stop_reason = "timeout"
@@ -164,6 +171,12 @@ class ThreadExecutor:
             else:
                 runner.raised(run, failure)
             self._freed(run)
+
+    def forget_queued(self) -> None:
+        """Begin nothing more; what no thread has begun is given back."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._work.get_nowait()
 
     def close(self) -> None:
         """Let idle threads end."""

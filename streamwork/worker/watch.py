@@ -36,6 +36,7 @@ class Watchdog:
         self._replicas = replicas
         self._is_beating = is_beating
         self._beating_since_ms = 0
+        self._looked_at_ms = self._awake_since_ms = SYSTEM_CLOCK.steady_ms()
         self._large: set[int] = set()
 
     async def run(self) -> None:
@@ -47,6 +48,10 @@ class Watchdog:
     def look(self) -> None:
         """Look at every process once."""
         now_ms = SYSTEM_CLOCK.steady_ms()
+        # Late itself, it was stopped (Ctrl-Z, a suspended machine), and so were they: each gets its time anew.
+        if now_ms - self._looked_at_ms > 3 * self.INTERVAL_S * 1000:
+            self._awake_since_ms = now_ms
+        self._looked_at_ms = now_ms
         if not self._is_beating():
             self._beating_since_ms = 0
         elif not self._beating_since_ms:
@@ -67,11 +72,12 @@ class Watchdog:
         limit_ms = int(worker.hung_after_s * 1000)
         if not limit_ms or not table.loop_at_ms:
             return ""
-        if now_ms - table.loop_at_ms > limit_ms:
-            return f"its loop has not turned for {(now_ms - table.loop_at_ms) / 1000:.0f} s"
+        still_ms = now_ms - max(table.loop_at_ms, self._awake_since_ms)
+        if still_ms > limit_ms:
+            return f"its loop has not turned for {still_ms / 1000:.0f} s"
         # Three blocking reads must have come back by then; a fresh connection to Redis gets the same time.
         quiet_ms = max(int(3 * worker.block_s * 1000), 6_000)
-        since_ms = max(table.read_at_ms, self._beating_since_ms)
+        since_ms = max(table.read_at_ms, self._beating_since_ms, self._awake_since_ms)
         if (
             table.read_at_ms
             and self._beating_since_ms
@@ -94,6 +100,15 @@ class Watchdog:
             return False
         logger.warning("process is over max_memory and is replaced", extra={"pid": replica.pid, "mb": size_mb})
         return True
+
+
+async def until_idle(replicas: list[Replica], is_beating: Callable[[], bool]) -> None:
+    """Return once every process has found nothing to do for a while, and Redis answers."""
+    calm = 0
+    while calm < 3:  # three looks 0.1 s apart: stats travel every 0.1 s
+        await asyncio.sleep(0.1)
+        is_idle = bool(replicas) and all(replica.is_idle for replica in replicas)
+        calm = calm + 1 if is_idle and is_beating() else 0
 
 
 def require_watchfiles() -> None:

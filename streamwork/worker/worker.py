@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from streamwork import spool
 from streamwork.app import Streamwork
 from streamwork.clock import SYSTEM_CLOCK
 from streamwork.config import Config
@@ -21,8 +20,10 @@ from streamwork.model.lane import readable_lanes
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.keys import QueueKeys
 from streamwork.store.scripts import ALL_SCRIPTS, SettleItem
+from streamwork.worker import spooling
 from streamwork.worker.consumer import Consumer
 from streamwork.worker.delivery import QueueSide, Run
+from streamwork.worker.drain import Drain, Hand
 from streamwork.worker.executors import Executors
 from streamwork.worker.runner import Runner
 from streamwork.worker.settle import MOST_UNSENT_BYTES, Settler
@@ -61,13 +62,16 @@ class Worker:
         self._queues = [QueueSide(QueueKeys(app.name, queue), number) for number, queue in enumerate(config.worker.queues or app.queues)]
         self._by_name = {queue.name: queue for queue in self._queues}
         self._name = name
-        self._held: dict[tuple[bytes, bytes], Run] = {}
-        self._in_hand = 0
+        self._hand = Hand()
         self._draining = asyncio.Event()
         self._cancelled = asyncio.Event()
         self._stack = AsyncExitStack()
         self._loops: list[asyncio.Task[Any]] = []
         self._interrupts: set[asyncio.Task[Any]] = set()
+
+    @property
+    def _spool_folder(self) -> Path:
+        return Path(self.config.folder) / "spool"
 
     @property
     def queues(self) -> list[str]:
@@ -82,7 +86,7 @@ class Worker:
     @property
     def in_hand(self) -> int:
         """Deliveries queued or running here."""
-        return self._in_hand
+        return self._hand.count
 
     def _driver(self, deadline_s: float) -> AsyncDriver:
         return AsyncDriver(self.app.connection.endpoint, ALL_SCRIPTS, deadline_s)
@@ -100,7 +104,7 @@ class Worker:
         try:
             await self.driver.connect()
             await self._make_parts()
-            await self._settle_spooled()
+            await spooling.settle_spooled(self.settler, self._spool_folder, self.app.name)
         except BaseException:
             await self.close()
             raise
@@ -110,18 +114,20 @@ class Worker:
         resources = await self._stack.enter_async_context(self.app.lifespan_of()) if self.app.lifespan_of else None
         self.settler = Settler(self.driver, self._on_settled)
         self.runner = Runner(self.app.tasks, self.table, self.settler.add, resources)
-        self.runner.free_slots = lambda: worker.slots - self._in_hand
+        self.runner.free_slots = lambda: worker.slots - self._hand.count
         self.executors = Executors(self.app, worker, self.runner, self._freed)
         self.consumer = Consumer(self._name, self._queues, self._reading, self.driver, self.table, self._room, self._accept)
         self.consumer.block_ms = int(worker.block_s * 1000)
         self.consumer.half_ttl_ms = self.config.liveness.ttl_ms // 2
         self.consumer.max_starve_ms = int(worker.max_starve_s * 1000)
-        self.consumer.in_hand = lambda: self._in_hand
+        self.consumer.in_hand = lambda: self._hand.count
+        self.consumer.knows = self._knows
+        self.consumer.free_slots = lambda: worker.slots - self._hand.count
         self.settler.read_answer = lambda: self.consumer.answer
 
     def _room(self) -> int:
         worker = self.config.worker
-        free = worker.slots - self._in_hand
+        free = worker.slots - self._hand.count
         if self.settler.unsent >= 2 * worker.slots or self.settler.unsent_bytes >= MOST_UNSENT_BYTES:
             return 0  # Redis is slow or away: what is finished must be written first (rule 24)
         if 2 * free < worker.slots and self.executors.queued:
@@ -129,25 +135,30 @@ class Worker:
         return free
 
     def _accept(self, run: Run) -> None:
-        self.taken += 1
-        self._in_hand += 1
-        self._held[run.lane.name_bytes, run.entry] = run
-        runner = self.runner
-        if runner.decode(run) and runner.admit(run):
-            self.executors.submit(run)
-        else:
+        runner, is_new = self.runner, run.message is None
+        self.taken += is_new
+        self._hand.take(run)
+        if (is_new and not runner.decode(run)) or not runner.admit(run):
             self._freed(run)
+        elif is_new and run.attempt.crashes and runner.is_dangerous(run):
+            self._hand.count -= 1  # the reader hands it over again once nothing runs beside it
+            self.consumer.reclaimer.suspects.append(run)
+        else:
+            self.executors.submit(run)
 
     def _freed(self, run: Run) -> None:
         if run.stop_reason != "released":
             run.is_over = True
         if run.slot >= 0:
             self.table.clear(run.slot)
-        self._in_hand -= 1
+        self._hand.count -= 1
         self.consumer.poke()
 
-    def _on_settled(self, run: Run, item: SettleItem, committed: bool) -> None:  # noqa: FBT001 - Settler's own callback
-        self._held.pop((run.lane.name_bytes, run.entry), None)
+    def _on_settled(self, run: Run, item: SettleItem, committed: bool) -> None:
+        self._hand.settled(run)
+        cancelled = run.lane.queue.cancelled
+        if cancelled and run.message is not None and item.op[0] != "R":
+            cancelled.discard(run.message.id)
         self.ended += 1
         self.consumer.poke()
         if not committed:
@@ -191,10 +202,15 @@ class Worker:
     def fenced(self) -> None:
         """Hear that this consumer was declared dead: its deliveries are others' now."""
         self.table.beat_at_ms = 0
-        lost = list(self._held.values())
+        self.consumer.name = ""  # nobody: what a read in flight still brings is given back
+        for run in self.consumer.reclaimer.suspects:
+            self._hand.settled(run)
+        self.consumer.reclaimer.suspects.clear()
+        lost = list(self._hand.held.values())
         for run in lost:
             run.stop_reason = run.stop_reason or "fenced"
-            self.runner.context(run).lease_lost = True
+            if run.message is not None:  # else nothing runs: it could not be read, and its dead letter is on its way
+                self.runner.context(run).lease_lost = True
         logger.error("fenced: this consumer was taken for dead and starts anew", extra={"consumer": self._name, "held": len(lost)})
         if self.on_fenced is not None:
             self.on_fenced()
@@ -211,13 +227,21 @@ class Worker:
         """Read no more and end when everything in hand has ended, or at the drain timeout (P8)."""
         self._draining.set()
 
+    async def told_to_end(self) -> None:
+        """Wait until `drain` or `cancel_now` is called."""
+        await self._draining.wait()
+
     def cancel_now(self) -> None:
         """End at once: cancel what can be cancelled and give it back."""
         self._draining.set()
         self._cancelled.set()
 
     async def run(self) -> None:
-        """Work until drained; then give back, settle or spool what is left, and close."""
+        """Work until drained; then give back, settle or spool what is left, and close.
+
+        Raises:
+            Exception: Reading or settling failed in a way that was not foreseen; all the rest was done first.
+        """
         reading = asyncio.create_task(self.consumer.run(), name="streamwork-consumer")
         settling = asyncio.create_task(self.settler.run(), name="streamwork-settler")
         self._loops = [
@@ -230,20 +254,15 @@ class Worker:
             stop.cancel()
             self.consumer.stop()
             await self._finish(reading, settling)
+        for loop in (reading, settling):
+            if not loop.cancelled():
+                loop.result()  # raises what ended it before its time
 
     async def _finish(self, reading: asyncio.Task[None], settling: asyncio.Task[None]) -> None:
-        deadline_s = asyncio.get_running_loop().time() + self.config.worker.drain_timeout_s
         self._interrupt()
-        await self._until(lambda: self._in_hand == 0 and reading.done(), deadline_s)
-        if self._in_hand:
-            self.executors.cancel()
-            await self._until(lambda: not self.executors.cancellable, asyncio.get_running_loop().time() + 1.0)
-        await self._give_back()
-        self.settler.close()
-        # What has ended is worth some seconds more, even after the deadline; then it goes to files.
-        await self._until(settling.done, max(deadline_s, asyncio.get_running_loop().time() + 2.0))
-        if not settling.done():
-            self._spool(settling)
+        drain = Drain(self.executors, self.consumer, self.settler, self._hand, self._cancelled)
+        if not await drain.run(reading, settling, self.config.worker.drain_timeout_s):
+            self.spooled = spooling.spool_unsent(self.settler, self._spool_folder, self.app.name)
         for task in (reading, settling, *self._loops):
             task.cancel()
         await asyncio.gather(reading, settling, *self._loops, return_exceptions=True)
@@ -256,52 +275,10 @@ class Worker:
         await self._reading.close()
         await self.driver.close()
 
-    async def _until(self, fact: Callable[[], bool], deadline_s: float) -> None:
-        while not fact() and asyncio.get_running_loop().time() < deadline_s and not (self._cancelled.is_set() and self._in_hand):
-            await asyncio.sleep(0.01)
-
-    async def _give_back(self) -> None:
-        unsettled = {(run.lane.name_bytes, run.entry) for run, _ in self.settler.pending()}
-        left = [run for place, run in self._held.items() if place not in unsettled and not run.is_over]
-        left += self.consumer.suspects
-        for run in left:
-            run.is_over = True  # what its thread still says is not heard any more
-        if not left:
-            return
-        try:
-            back = await self.consumer.release(left)
-        except StoreError as error:
-            logger.warning("could not give deliveries back, they will be reclaimed", extra={"deliveries": len(left), "error": str(error)})
-        else:
-            logger.info("gave deliveries back", extra={"deliveries": back})
-
-    def _spool(self, settling: asyncio.Task[None]) -> None:
-        settling.cancel()
-        unsent = [spool.Spooled(run.lane.queue.name, run.consumer, run.server, item) for run, item in self.settler.take_unsent()]
-        folder = Path(self.config.folder) / "spool"
-        try:
-            self.spooled = spool.write(folder, self.app.name, unsent)
-        except OSError:
-            logger.exception("outcomes could not be spooled: these deliveries will run again", extra={"outcomes": len(unsent)})
-        else:
-            logger.error("Redis is away: outcomes are spooled", extra={"outcomes": len(unsent), "file": str(self.spooled)})
-
-    async def _settle_spooled(self) -> None:
-        folder = Path(self.config.folder) / "spool"
-        for path in list(spool.files(folder, self.app.name)):
-            claimed = path.with_suffix(f".{self._name}")
-            try:
-                path.rename(claimed)
-            except FileNotFoundError:
-                continue  # another process took it
-            await self.settler.settle_spooled(self.app.name, spool.read(claimed))
-            claimed.unlink()
-            logger.info("spooled outcomes are settled", extra={"file": str(path)})
-
     async def _stamp(self) -> None:
         while True:
             self.table.loop_at_ms = SYSTEM_CLOCK.steady_ms()
-            self.table.free_slots = self.config.worker.slots - self._in_hand
+            self.table.free_slots = self.config.worker.slots - self._hand.count
             await asyncio.sleep(STAMP_S)
 
     async def _audit(self) -> None:
@@ -310,15 +287,16 @@ class Worker:
             await asyncio.sleep(AUDIT_S)
             try:
                 lanes = [lane for queue in self._queues for lane in queue.lanes]
-                seen = await self.consumer.audit(lanes, self._knows, seen)
+                name = self.consumer.name
+                seen = await self.consumer.reclaimer.audit(lanes, name, self._room, self._knows, seen) if name else set()
             except StoreError:
                 seen = set()
 
     def _knows(self, lane: bytes, entry: bytes) -> bool:
-        return (lane, entry) in self._held or any(run.entry == entry for run in self.consumer.suspects)
+        return (lane, entry) in self._hand.held
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is in hand, nothing waits to be written and the last read found nothing."""
-        return self._in_hand == 0 and self.settler.unsent == 0 and self.consumer.is_idle and not self.consumer.suspects
+        return self._hand.count == 0 and self.settler.unsent == 0 and self.consumer.is_idle and not self.consumer.reclaimer.suspects
 

@@ -23,8 +23,8 @@ def container_url():
         pytest.skip("no Docker here")
     if found.returncode:
         pytest.skip(f"no Docker engine with the image {IMAGE} here: {found.stderr.strip()[:120]}")
-    from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - heavy, and only useful with an engine
-    from testcontainers.core.wait_strategies import LogMessageWaitStrategy  # noqa: PLC0415
+    from testcontainers.core.container import DockerContainer
+    from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
     container = DockerContainer(IMAGE).with_exposed_ports(6379)
     container.waiting_for(LogMessageWaitStrategy("Ready to accept connections"))

@@ -1,4 +1,4 @@
-"""Fixtures of the store and broker rooms: keys of one queue, and servers of one's own for what would hurt the others."""
+"""Fixtures of the store and broker rooms: keys of one queue, and servers of one's own for what would hurt others."""
 
 from __future__ import annotations
 

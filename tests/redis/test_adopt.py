@@ -28,7 +28,9 @@ def test_only_what_is_marked_is_taken_not_what_is_old(driver, keys):
     mine = deliver(driver, keys, "w1", 3)
     old = deliver(driver, keys, "w9", 3)
     # Idle for a day, as after a long task or a long downtime.
-    driver.run(plain("XCLAIM", keys.lane(LANE), "workers", "w9", 0, *[d.entry for d in old], "IDLE", 86_400_000, "JUSTID"))
+    driver.run(
+        plain("XCLAIM", keys.lane(LANE), "workers", "w9", 0, *[d.entry for d in old], "IDLE", 86_400_000, "JUSTID")
+    )
     leave(driver, keys)
     assert [row.entry for row in adopt(driver, keys)] == [d.entry for d in mine]
     assert {owners(driver, keys)[d.entry] for d in old} == {("w9", 1)}
@@ -65,7 +67,7 @@ def test_body_count_and_suspicion_come_along(driver, keys):
 
 def test_many_adopters_at_once_take_each_entry_once(redis_url, driver, keys):
     held = deliver(driver, keys, "w1", 400)
-    for n in range(4):
+    for _ in range(4):
         leave(driver, keys)
     taken = []
 

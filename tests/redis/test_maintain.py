@@ -16,7 +16,7 @@ ALL = "99999999999999"
 
 @pytest.fixture
 def exact_trim(driver):
-    """Nodes of one entry, so that `~` removes as much as it may: what an approximate trim spares would hide a wrong cut."""
+    """Nodes of one entry, so that `~` removes as much as it may: what an approximate trim spares hides a wrong cut."""
     before = driver.run(plain("CONFIG", "GET", "stream-node-max-entries"))[1]
     driver.run(plain("CONFIG", "SET", "stream-node-max-entries", 1))
     yield

@@ -17,8 +17,11 @@ def test_what_is_given_back_goes_first_to_the_next_and_is_not_counted(driver, ke
     driver.run(plain("DEL", keys.bell(LANE)))
     assert release(driver, keys, held[1], held[3]) == 2
     assert owners(driver, keys) == {
-        held[0].entry: ("w1", 1), held[1].entry: ("returned", 1), held[2].entry: ("w1", 1), held[3].entry: ("returned", 1),
-    }  # fmt: skip
+        held[0].entry: ("w1", 1),
+        held[1].entry: ("returned", 1),
+        held[2].entry: ("w1", 1),
+        held[3].entry: ("returned", 1),
+    }
     assert state_of(driver, keys).returned == {LANE}
     assert (signals(driver, keys)[-1], bell(driver, keys)) == (("returned", LANE), 1)
     adopted = driver.run(scripts.adopt(keys, LANE, "w2", 10))

@@ -1,4 +1,4 @@
-"""settle.lua: one commit per delivery, all or nothing per call, and everything freed (rules 3, 10, 20-23, 25, 28, 33)."""
+"""settle.lua: one commit per delivery, all or nothing per call, everything freed (rules 3, 10, 20-23, 25, 33)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,215 @@
+"""What a script's header says, what scripts.py sends and what the script touches are the same."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from streamwork.store import scripts
+from streamwork.store.commands import plain
+from streamwork.store.endpoint import Endpoint
+from streamwork.store.keys import spec_of
+from streamwork.store.scripts import ALL_SCRIPTS
+from streamwork.store.sync_driver import SyncDriver
+from tests.helpers import body_of, seed
+from tests.redis.kit import LANE, deliver, end, outgoing, put, read
+
+HIGH = "9:gpu"
+
+
+def header(script, part):
+    """Return one part of a header in one line."""
+    lines = script.source.decode().split("\n")
+    start = max(
+        n for n, line in enumerate(lines) if line.startswith(f"-- {part}  ")
+    )  # the last: after what it includes
+    text = [lines[start]]
+    for line in lines[start + 1 :]:
+        if not re.match(r"--  +", line):
+            break
+        text.append(line[2:].strip())
+    return " ".join(text)
+
+
+def fixed(script, part):
+    """Return how many numbered keys or arguments the header names; they must be numbered without a hole."""
+    numbers = [int(n) for n in re.findall(r"(?:^-- \w+  |· )(\d+) ", header(script, part))]
+    assert numbers == list(range(1, len(numbers) + 1)), header(script, part)
+    return len(numbers)
+
+
+def examples(keys):
+    """Return one call of each script with what it repeats: (command, keys that repeat, arguments that repeat)."""
+    held = [body_of("tests.echo") for _ in range(2)]
+    message = outgoing()
+    lanes = [LANE, HIGH]
+
+    class One:
+        lane, entry, count, task_id, body, consumer, token = LANE, b"1-1", 1, held[0][0], held[0][1], "w1", "t"
+
+    settled = [end(keys, One, op, reply="r") for op in "SDR"]
+    return {
+        "enqueue": (scripts.enqueue(keys, "s", 1, lanes, [1, message.body, 2, message.body], 1, 64), 4, 6),
+        "settle": (scripts.settle(keys, "w1", settled), 1 + 1 + 3, 1 + 8 + 10 + 7),
+        "promote": (scripts.promote(keys, lanes, 5), 4, 2),
+        "register": (scripts.register(keys, "w1", b"", 1), 0, 0),
+        "revive": (scripts.revive(keys, "w1", 1), 0, 0),
+        "pulse": (scripts.pulse(keys, "r", 1, 1, 1), 0, 0),
+        "take": (scripts.take(keys, LANE, "w1", mode="dead", started=[b"1-1", b"1-2"]), 0, 2),
+        "release": (scripts.release(keys, LANE, "w1", [(b"1-1", 1), (b"1-2", 1)]), 0, 4),
+        "adopt": (scripts.adopt(keys, LANE, "w1", 5, [b"1-1"]), 0, 1),
+        "heal": (scripts.heal(keys, LANE, 1), 0, 0),
+        "drop_consumer": (scripts.drop_consumer(keys, LANE, "w1"), 0, 0),
+        "maintain": (scripts.maintain(keys, LANE, "0", 1), 0, 0),
+        "cancel": (scripts.cancel(keys, "id", "me", b"", 1, "r", lane=LANE, entry="1-1"), 0, 0),
+        "watch": (scripts.watch(keys, "r", 1), 0, 0),
+    }
+
+
+@pytest.mark.parametrize("script", ALL_SCRIPTS, ids=lambda script: script.name)
+def test_as_many_keys_and_arguments_are_sent_as_the_header_says(keys, script):
+    command, more_keys, more_args = examples(keys)[script.name]
+    assert command.args[:2] == ("EVALSHA", script.sha)
+    sent_keys = command.args[2]
+    assert sent_keys == fixed(script, "KEYS") + more_keys
+    assert len(command.args) - 3 - sent_keys == fixed(script, "ARGV") + more_args
+
+
+@pytest.mark.parametrize("script", ALL_SCRIPTS, ids=lambda script: script.name)
+def test_every_named_key_and_argument_is_used(script):
+    code = re.sub(r"--.*", "", script.source.decode())
+    for part in ("KEYS", "ARGV"):
+        for n in range(1, fixed(script, part) + 1):
+            # A script that walks through its arguments names only the first of them.
+            assert f"{part}[{n}]" in code, f"{part}[{n}]"
+
+
+@pytest.mark.parametrize("script", ALL_SCRIPTS, ids=lambda script: script.name)
+def test_every_key_sent_is_in_the_table_of_keys_and_in_one_slot(keys, script):
+    command, _, _ = examples(keys)[script.name]
+    sent = command.args[3 : 3 + command.args[2]]
+    assert all(key.startswith(keys.tag + ":") for key in sent)
+    assert [key for key in sent if spec_of(key) is None] == []
+
+
+def test_scripts_have_names_of_their_own(driver):
+    assert (
+        len({script.sha for script in ALL_SCRIPTS}) == len({script.name for script in ALL_SCRIPTS}) == len(ALL_SCRIPTS)
+    )
+    for script in ALL_SCRIPTS:
+        assert driver.run(plain("SCRIPT", "LOAD", script.source)).decode() == script.sha
+
+
+class Fenced:
+    """A driver whose scripts may touch the keys that they declare, and no others."""
+
+    def __init__(self, admin, url):
+        self._admin = admin
+        admin.run(plain("ACL", "SETUSER", "fenced", "on", "nopass", "+@all", "resetkeys"))
+        self._driver = SyncDriver(Endpoint(url), ALL_SCRIPTS)
+        self.used = set()
+
+    def run(self, command):
+        if command.script is None:
+            return self._admin.run(command)
+        self.used.add(command.script.name)
+        patterns = [f"~{key}" for key in command.args[3 : 3 + command.args[2]]]
+        self._admin.run(plain("ACL", "SETUSER", "fenced", "resetkeys", *patterns))
+        return self._driver.run(command)
+
+    def close(self):
+        self._driver.close()
+
+
+@pytest.fixture
+def fenced(server, own):
+    fenced = Fenced(own, server.url.replace("unix://", "unix://fenced:any@"))
+    yield fenced
+    fenced.close()
+
+
+def denied(driver):
+    """Return what the server refused; also what a script's pcall kept quiet about."""
+    rows = [dict(zip(row[::2], row[1::2], strict=True)) for row in driver.run(plain("ACL", "LOG"))]
+    return [(row[b"reason"], row[b"object"]) for row in rows]
+
+
+def test_the_fence_of_this_test_works(server, own, own_keys, fenced):
+    own.run(plain("ACL", "SETUSER", "fenced", "resetkeys", "~nothing"))
+    with pytest.raises(Exception, match="NOPERM"):
+        fenced._driver.run(plain("GET", "anything"))
+    assert denied(own) == [(b"key", b"anything")]
+
+
+def test_scripts_touch_only_keys_that_they_declare(own, own_keys, fenced):
+    keys = own_keys
+    walk_a_life(fenced, keys)
+    walk_faults(fenced, keys)
+    assert denied(own) == []
+    assert fenced.used == {script.name for script in ALL_SCRIPTS}
+
+
+def walk_a_life(driver, keys):
+    """Run every script on its ordinary way."""
+    for client in ("r", "q"):
+        driver.run(scripts.watch(keys, client, 60_000))
+    driver.run(scripts.register(keys, "w1", b"", 60_000))
+    driver.run(scripts.pulse(keys, "a", 60_000, 60_000, 1))
+    for _ in range(2):
+        held = deliver(driver, keys, "w1", 6) + deliver(driver, keys, "w1", 6, lane=HIGH)
+        driver.run(plain("HSET", keys.suspects, "1:/0-1", "1,0,x"))
+        driver.run(plain("HSET", keys.cancelled, "nobody", "x"))
+        chunk = [
+            end(keys, d, op, reply=client, run_at=1)
+            for d, op, client in zip(held, ("S", "Sms!", "K", "C", "D", "R") * 2, "rq" * 6, strict=True)
+        ]
+        assert driver.run(scripts.settle(keys, "w1", chunk)) == []
+        assert driver.run(scripts.settle(keys, "w1", chunk)) == []
+        assert driver.run(scripts.cancel(keys, held[5].task_id, "me", b"c\nc\n", 1000, "r", lane=LANE, entry="1-1"))
+        driver.run(plain("DEL", keys.lanes, keys.bell(HIGH)))
+        assert driver.run(scripts.promote(keys, [LANE, HIGH], 10)).moved == 1
+        (again,) = read(driver, keys, "w1", lane=HIGH)
+        assert (
+            driver.run(scripts.cancel(keys, again.task_id, "me", b"c\nc\n", 1000, "r", lane=HIGH, entry="0-1"))
+            == "requested"
+        )
+        assert driver.run(scripts.settle(keys, "w1", [end(keys, again, "Cm")])) == []
+        driver.run(scripts.maintain(keys, LANE, "1", 100))
+        driver.run(scripts.maintain(keys, HIGH, "99999999999999", 100))
+
+
+def walk_faults(driver, keys):
+    """Run what happens when a worker dies or a key is lost."""
+    held = deliver(driver, keys, "w1", 4)
+    driver.run(plain("XDEL", keys.lane(LANE), held[0].entry))
+    driver.run(scripts.release(keys, LANE, "w1", [(held[1].entry, 1)]))
+    driver.run(scripts.take(keys, LANE, "w1", mode="reap"))
+    driver.run(plain("DEL", keys.grace, keys.alive("w1")))
+    driver.run(scripts.take(keys, LANE, "w1", mode="reap"))
+    assert driver.run(scripts.revive(keys, "w1", 1000)) == "fenced"
+    driver.run(plain("HSET", keys.consumers, "w1", ""))
+    assert driver.run(scripts.revive(keys, "w1", 1000)) == "revived"
+    rows = driver.run(scripts.adopt(keys, LANE, "w2", 10))
+    driver.run(scripts.take(keys, LANE, "w2", mode="dead", evidence="x", started=[rows[-1].entry]))
+    driver.run(scripts.adopt(keys, LANE, "w3", 10))
+    driver.run(scripts.adopt(keys, LANE, "w3", 10, [rows[-1].entry]))
+    driver.run(scripts.drop_consumer(keys, LANE, "w2"))
+    for near in (1, 60_000):
+        driver.run(scripts.pulse(keys, "b", 60_000, 60_000, near))
+    seed(driver, keys, body_of("tests.echo"), due_at_ms=1)
+    assert (
+        driver.run(scripts.cancel(keys, driver.run(plain("ZRANGE", keys.due, 0, 0))[0].decode(), "me", b"c", 1, "r"))
+        == "cancelled"
+    )
+    assert driver.run(scripts.cancel(keys, "nobody", "me", b"c", 1, "r")) == "requested"
+    driver.run(plain("HSET", keys.due_body, "garbage", "x"))
+    driver.run(plain("ZADD", keys.due, 1, "garbage"))
+    driver.run(scripts.promote(keys, [LANE], 10))
+    put(driver, keys, lane="0:")
+    driver.run(plain("XGROUP", "DESTROY", keys.lane(LANE), "workers"))
+    driver.run(scripts.heal(keys, LANE, 1))
+    driver.run(plain("DEL", keys.lane(LANE)))
+    driver.run(scripts.settle(keys, "w3", [end(keys, held[2], op) for op in ("S", "R", "D!")]))
+    driver.run(scripts.heal(keys, LANE, 1))
+    driver.run(scripts.watch(keys, "r", 1000))

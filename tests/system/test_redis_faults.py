@@ -1,0 +1,201 @@
+"""A Redis that dies, stalls, loses its data or its connections: workers and callers go on by themselves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from streamwork.store.commands import plain
+from streamwork.store.endpoint import Endpoint
+from streamwork.store.scripts import ALL_SCRIPTS, SETTLE
+from streamwork.store.sync_driver import SyncDriver
+from streamwork.worker.liveness import Reaper
+from tests.apps import faults
+from tests.helpers import wait_until
+from tests.proxy import DropReplyProxy, is_script
+from tests.system.kit import TTL_S, done, successes
+
+
+@pytest.fixture
+def streamwork_redis_url(server):
+    """Everything of these tests is on a server of their own."""
+    return server.url
+
+
+@pytest.fixture
+def redis_url(server):
+    return server.url
+
+
+@pytest.fixture
+def proxy(server):
+    """A TCP way to the server, to cut."""
+    proxy = DropReplyProxy(server.socket_path)
+    yield proxy
+    proxy.close()
+
+
+def drained(handles, look):
+    """Every message has ended, by exactly one record of success."""
+    for handle in handles:
+        assert handle.result(timeout=20) is None
+    state = look()
+    assert successes(state) == {handle.id: 1 for handle in handles}
+    assert (state.in_flight, state.due, state.dead) == (0, {}, {})
+
+
+def deaths(*workers):
+    """Return the log lines in which somebody was taken for dead."""
+    words = ("dead consumer taken", "fenced", "adopted")
+    return [line for worker in workers for line in worker.text().splitlines() if any(word in line for word in words)]
+
+
+@pytest.mark.parametrize("down_s", [0.0, 1.5 * TTL_S])
+def test_a_redis_killed_in_mid_drain_and_restarted_loses_and_doubles_nothing(start, send, app, server, look, keys, down_s):
+    workers = [start(slots=20), start(slots=20)]
+    wait = send.declared(faults.wait)
+    handles = app.enqueue_many(wait.call(0.005) for _ in range(2_000))
+    watch = SyncDriver(Endpoint(server.url), ALL_SCRIPTS)
+    wait_until(lambda: done(watch, keys) > 300, "in mid-drain")
+    server.stop(signal.SIGKILL)
+    watch.close()
+    time.sleep(down_s)  # the fault itself: shorter and longer than a life
+    server.start()
+    drained(handles, look)
+    assert "fenced" not in "".join(worker.text() for worker in workers)
+
+
+def test_an_answer_that_was_lost_with_its_connection_is_not_waited_for_until_the_audit(start, send, proxy, notes, look):
+    # A read is served, its reply is cut off: the entries are the worker's, and it has never seen them.
+    worker = start(redis_url=proxy.url, slots=5)
+    assert send(faults.nothing).result(timeout=10) == 0
+    proxy.lose_reply(lambda request: request[0] == b"XREADGROUP" and b"BLOCK" in request, 1, 2)
+    handle = send(faults.note, notes.path, "one")
+    wait_until(lambda: proxy.dropped, "a reply was lost", within_s=20)
+    assert handle.result(timeout=10) == (1, 0)
+    assert len(notes.runs()) == 1
+    assert "reading interrupted" in worker.text()
+
+
+def test_redis_stalled_for_two_lives_takes_nobodys_work(start, send, server, notes, driver, keys, look):
+    workers = [start(slots=3) for _ in range(3)]
+    handles = [send(faults.hold, notes.path, str(n)) for n in range(9)]
+    notes.until(9)
+    assert len({run.pid for run in notes.runs()}) == 3
+    os.kill(server.pid, signal.SIGSTOP)
+    time.sleep(2 * TTL_S)  # the fault itself
+    os.kill(server.pid, signal.SIGCONT)
+    for _ in range(3):  # grace, and then more than one look of whoever is on duty
+        before = driver.run(plain("TIME"))[0]
+        wait_until(lambda: driver.run(plain("TIME"))[0] > before, "a second passes")  # noqa: B023 - read at once
+    assert driver.run(plain("EXISTS", keys.grace)) == 0
+    notes.go()
+    assert [handle.result(timeout=10) for handle in handles] == [(1, 0)] * 9
+    assert len(notes.runs()) == 9
+    assert deaths(*workers) == []
+    assert look().suspects == {}
+
+
+def test_cut_connections_cost_nobody_a_lease_and_no_message_its_one_outcome(start, send, app, proxy, notes, driver, keys, look):
+    worker = start(redis_url=proxy.url, slots=20)
+    held = send(faults.hold, notes.path, "held")
+    notes.until(1)
+    wait = send.declared(faults.wait)
+    handles = app.enqueue_many(wait.call(0.005) for _ in range(1_000))
+    for n in range(1, 6):
+        wait_until(lambda: done(driver, keys) > n * 100, f"cut {n}")  # noqa: B023 - waited for at once
+        proxy.cut()
+    for handle in handles:
+        assert handle.result(timeout=20) is None
+    notes.go()
+    assert held.result(timeout=10) == (1, 0)
+    assert len(notes.runs()) == 1
+    assert successes(look()) == {handle.id: 1 for handle in [held, *handles]}
+    assert deaths(worker) == []
+
+
+def test_a_settle_whose_answer_is_lost_is_asked_for_again_and_was_committed(start, send, proxy, notes, look):
+    worker = start(redis_url=proxy.url)
+    assert send(faults.nothing).result(timeout=10) == 0
+    proxy.lose_reply(is_script(SETTLE), 1)
+    handle = send(faults.note, notes.path, "one")
+    assert handle.result(timeout=10) == (1, 0)
+    wait_until(lambda: proxy.dropped == 1, "the answer was lost")
+    worker.until("outcomes are written again")
+    assert successes(look())[handle.id] == 1
+    assert len(notes.runs()) == 1
+    assert "lease lost" not in worker.text()
+
+
+def test_a_worker_that_drains_without_redis_ends_by_itself(start, send, proxy):
+    worker = start(redis_url=proxy.url)
+    assert send(faults.nothing).result(timeout=10) == 0
+    proxy.close()
+    worker.signal(signal.SIGTERM)
+    assert worker.wait(within_s=15) == 0
+    assert "Traceback" not in worker.text()
+
+
+@pytest.mark.parametrize("is_busy", [False, True], ids=["idle", "under load"])
+def test_after_a_flush_new_tasks_run(start, send, app, driver, keys, look, is_busy):
+    worker = start(slots=10)
+    assert send(faults.nothing).result(timeout=10) == 0
+    if is_busy:
+        wait = send.declared(faults.wait)
+        app.enqueue_many(wait.call(0.01) for _ in range(500))
+        wait_until(lambda: done(driver, keys) > 50, "under way")
+    driver.run(plain("FLUSHALL"))
+    for n in range(20):
+        assert send(faults.nothing, n).result(timeout=10) == n
+    assert len(worker.children) == 1
+    worker.until("fenced")  # its registration was lost, and it took a new one
+    wait_until(lambda: len(look().consumers) == 1, "registered again")
+    assert send(faults.nothing, 99).result(timeout=10) == 99
+
+
+@pytest.mark.parametrize("damage", ["group", "lane"])
+def test_a_lane_or_its_group_that_is_gone_is_made_anew_and_said_aloud(start, send, notes, driver, keys, look, damage):
+    worker = start()
+    held = send(faults.hold, notes.path, "held")
+    notes.until(1)
+    if damage == "group":
+        driver.run(plain("XGROUP", "DESTROY", keys.lane("1:"), "workers"))
+    else:
+        driver.run(plain("DEL", keys.lane("1:")))
+    worker.until("data lost: a lane's consumer group was gone and is made anew")
+    assert send(faults.nothing, 7).result(timeout=10) == 7
+    notes.go()
+    # What only the group knew runs again from the entry that is still there; with the lane, the message is gone.
+    if damage == "group":
+        assert held.result(timeout=10) == (1, 0)
+    assert len(notes.runs()) == (2 if damage == "group" else 1)
+    assert max(successes(look()).values()) == 1
+    assert all(len(owners) == 0 for owners in look().pending.values())
+
+
+def test_a_lost_group_of_an_idle_lane_does_not_run_history_again(start, send, notes, driver, keys, look):
+    worker = start()
+    for n in range(20):
+        send(faults.note, notes.path, str(n)).result(timeout=10)
+    # The mark that the maintainer keeps, every 20 s in a daemon.
+    last = max((entry for entry, _ in look().lanes["1:"]), key=lambda entry: tuple(map(int, entry.split("-"))))
+    driver.run(plain("HSET", keys.low, "1:", last))
+    driver.run(plain("XGROUP", "DESTROY", keys.lane("1:"), "workers"))
+    worker.until("data lost")
+    assert send(faults.note, notes.path, "new").result(timeout=10) == (1, 0)
+    assert [run.text for run in notes.runs()] == [*map(str, range(20)), "new"]
+
+
+def test_a_caller_that_waits_hears_its_result_after_the_restart(start, send, server, notes):
+    start()
+    handle = send(faults.hold, notes.path, "one")
+    notes.until(1)
+    server.stop(signal.SIGKILL)
+    notes.go()
+    server.start()
+    assert handle.result(timeout=15) == (1, 0)
+    assert len(notes.runs()) == 1
+    assert Reaper.FULL_EVERY > 0

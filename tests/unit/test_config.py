@@ -1,0 +1,139 @@
+"""Settings: which layer wins, where each value came from, and how wrong ones are answered."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from streamwork.config import Config, load, setting_names, value_of, variable_of
+from streamwork.errors import ConfigError
+
+TOML = """
+[tool.streamwork]
+url = "redis://file"
+[tool.streamwork.worker]
+slots = 11
+tags = ["file"]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A project folder with settings, and a folder deep inside it."""
+    (tmp_path / "pyproject.toml").write_text(TOML)
+    inside = tmp_path / "a" / "b"
+    inside.mkdir(parents=True)
+    return inside
+
+
+def test_without_anything_the_defaults_hold(tmp_path):
+    loaded = load({}, tmp_path, {})
+    assert msgspec.structs.replace(loaded.config, folder=".streamwork") == Config()
+    assert set(loaded.origins.values()) == {"default"}
+    assert set(loaded.origins) == set(setting_names())
+
+
+def test_the_file_is_found_from_below_and_named_as_the_origin(folder):
+    loaded = load({}, folder, {})
+    assert (loaded.config.url, loaded.config.worker.slots, loaded.config.worker.tags) == ("redis://file", 11, ("file",))
+    assert loaded.origins["worker.slots"] == str(folder.parent.parent / "pyproject.toml")
+    assert loaded.origins["worker.threads"] == "default"
+
+
+def test_each_layer_beats_the_one_before(folder):
+    environ = {"STREAMWORK_URL": "redis://env", "STREAMWORK_WORKER_SLOTS": "12", "STREAMWORK_KEEP_RESULT_S": "1.5"}
+    code = {"worker.slots": 13, "keep.result_s": None}
+    loaded = load(code, folder, environ, {"worker.threads": 4})
+    config, origins = loaded.config, loaded.origins
+    assert (config.url, origins["url"]) == ("redis://env", "STREAMWORK_URL")
+    assert (config.worker.slots, origins["worker.slots"]) == (13, "code")
+    assert (config.worker.tags, origins["worker.tags"][-14:]) == (("file",), "pyproject.toml")
+    assert (config.keep.result_s, origins["keep.result_s"]) == (1.5, "STREAMWORK_KEEP_RESULT_S")
+    assert (config.worker.threads, origins["worker.threads"]) == (4, "flag")
+    assert load(code, folder, environ, {"worker.slots": 14}).config.worker.slots == 14
+
+
+@pytest.mark.parametrize(
+    ("text", "tags"), [("a", ("a",)), ("a,b", ("a", "b")), (" a , b ,", ("a", "b")), ("", ()), (",", ())]
+)
+def test_lists_in_variables_are_comma_separated(tmp_path, text, tags):
+    assert load({}, tmp_path, {"STREAMWORK_WORKER_TAGS": text}).config.worker.tags == tags
+
+
+@pytest.mark.parametrize("tags", [["b", "a"], ("b", "a")])
+def test_lists_in_code_keep_their_order(tmp_path, tags):
+    assert load({"worker.tags": tags}, tmp_path, {}).config.worker.tags == ("b", "a")
+
+
+def test_every_setting_has_a_variable_of_its_own_and_can_be_read_by_name():
+    names = setting_names()
+    assert len({variable_of(name) for name in names}) == len(names)
+    assert variable_of("worker.drain_timeout_s") == "STREAMWORK_WORKER_DRAIN_TIMEOUT_S"
+    assert value_of(Config(), "worker.slots") == 100
+    assert value_of(Config(), "url") is None
+    assert all(hasattr(value_of(Config(), name), "__class__") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("code", "environ", "words"),
+    [
+        ({"worker.slot": 1}, {}, ["'worker.slot'", "in code", "did you mean worker.slots?"]),
+        ({"slots": 1}, {}, ["unknown setting 'slots'"]),
+        ({}, {"STREAMWORK_WORKER_SLOT": "1"}, ["STREAMWORK_WORKER_SLOT", "did you mean STREAMWORK_WORKER_SLOTS?"]),
+        ({"worker.slots": "many"}, {}, ["worker.slots", "set by code"]),
+        ({}, {"STREAMWORK_WORKER_SLOTS": "many"}, ["worker.slots", "set by STREAMWORK_WORKER_SLOTS"]),
+        ({"worker.slots": 0}, {}, ["worker.slots = 0", "1 at least"]),
+        ({"worker.slots": 10**9}, {}, ["worker.slots", "at most"]),
+        ({"worker.tags": "gpu"}, {}, ["worker.tags"]),
+        ({"liveness.ttl_s": 0.1}, {}, ["liveness.ttl_s = 0.1", "0.5 at least"]),
+        ({"liveness.ttl_s": float("nan")}, {}, ["liveness.ttl_s = nan"]),
+        ({"liveness.ttl_s": float("inf")}, {}, ["liveness.ttl_s = inf"]),
+        ({"client.max_lanes": 0}, {}, ["client.max_lanes = 0"]),
+        ({"client.deadline_s": 0}, {}, ["client.deadline_s = 0"]),
+        ({"worker.max_tasks": -1}, {}, ["worker.max_tasks = -1"]),
+        ({"keep.history_s": -1}, {}, ["keep.history_s = -1"]),
+        ({"log_level": "warn"}, {}, ["log_level = 'warn'", "did you mean warning?"]),
+        ({"worker": 3}, {}, ["unknown setting 'worker'"]),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_origin_and_the_nearest(tmp_path, code, environ, words):
+    with pytest.raises(ConfigError) as raised:
+        load(code, tmp_path, environ)
+    for word in words:
+        assert word in str(raised.value)
+
+
+def test_variables_of_the_tests_and_the_bench_are_no_settings(tmp_path):
+    load({}, tmp_path, {"STREAMWORK_TEST_ANYTHING": "1", "STREAMWORK_BENCH_X": "1", "OTHER": "1"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[tool.streamwork\n",
+        "[tool]\nstreamwork = 3\n",
+        "tool = 3\n",
+        '[tool.streamwork]\nurls = "x"\n',
+        "[tool.streamwork.worker]\nslots = []\n",
+        "[tool.streamwork]\nworker = 3\n",
+    ],
+)
+def test_a_file_that_is_wrong_is_named(tmp_path, text):
+    path = tmp_path / "pyproject.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"pyproject\.toml"):
+        load({}, tmp_path, {})
+
+
+def test_a_file_that_is_no_utf8_is_named(tmp_path):
+    (tmp_path / "pyproject.toml").write_bytes(b"[tool.streamwork]\nurl = '\xff'\n")
+    with pytest.raises(ConfigError, match=r"pyproject\.toml"):
+        load({}, tmp_path, {})
+
+
+def test_the_spans_of_liveness_keep_their_order(tmp_path):
+    """A reaper's pulse must lapse before a live worker's key, and a standby take over before the pulse lapses."""
+    for ttl_s in (0.5, 1, 5, 60):
+        live = load({"liveness.ttl_s": ttl_s}, tmp_path, {}).config.liveness
+        assert live.beat_s * 4 == pytest.approx(ttl_s)
+        assert live.reap_s * 1000 + live.near_ms < live.pulse_ms <= live.ttl_ms - 2 * live.beat_s * 1000
