@@ -24,6 +24,8 @@ from streamwork.model.policy import Retry
 from streamwork.model.state import State
 from streamwork.task import Task
 
+__version__ = "0.1.0"
+
 __all__ = [
     "ArgumentError", "BodyTooLarge", "Call", "ConfigError", "Context", "EnqueueUnknown", "Handle", "Reject", "ResultGone",
     "ResultTimeout", "Retry", "RetryLater", "Skip", "State", "StoreUnavailable", "Streamwork", "StreamworkError", "Task",

@@ -112,7 +112,7 @@ def redis_for_tests() -> tuple[str | None, str | None]:
 
 def _layers(given: Mapping[str, Mapping[str, Any]], project: Path | None, environ: Mapping[str, str]) -> Iterator[tuple[str, str, Any]]:
     if project is not None:
-        for name, value in _flat(_table(project)).items():
+        for name, value in _flat(_table(project) or {}).items():
             yield str(project), name, value
     by_variable = {variable_of(name): name for name in setting_names()}
     for variable, text in environ.items():
@@ -134,14 +134,14 @@ def _listed(text: str) -> list[str]:
 def _project(folder: Path) -> Path | None:
     folder = folder.absolute()
     path = next((p / "pyproject.toml" for p in (folder, *folder.parents) if (p / "pyproject.toml").is_file()), None)
-    return path if path is not None and _table(path) else None
+    return path if path is not None and _table(path) is not None else None
 
 
-def _table(path: Path) -> dict[str, Any]:
+def _table(path: Path) -> dict[str, Any] | None:
     try:
         tool = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {})
-        table: dict[str, Any] = tool.get("streamwork", {})
-        if not isinstance(table, dict):
+        table: dict[str, Any] | None = tool.get("streamwork")
+        if not isinstance(table, dict | None):
             raise ConfigError(f"{path}: [tool.streamwork] is a table of settings, not {table!r}")
     except (OSError, ValueError, AttributeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error

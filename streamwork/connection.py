@@ -21,7 +21,7 @@ from streamwork.broker.sync_sender import SyncSender
 from streamwork.bulk import Bulk
 from streamwork.config import Config
 from streamwork.errors import BodyTooLarge, StoreError
-from streamwork.guards import check_inside_task, refuse_on_loop
+from streamwork.guards import aarrival, arrival, check_inside_task, refuse_on_loop
 from streamwork.handle import Call, Handle
 from streamwork.ids import new_task_id
 from streamwork.model.state import State
@@ -213,9 +213,7 @@ class Connection:
                 record = insist(lambda: driver.run(plain("GET", keys.result(handle.id))), patience_s)
                 if record is not None:
                     results.ended(handle.id, record)
-            return arrived.get(timeout=None if give_up_s is None else max(0.0, give_up_s - time.monotonic()))
-        except queue.Empty:
-            return None
+            return arrival(arrived, give_up_s, lambda: inspect.state_of(driver.run_all(self._look(handle))), results.count)
         finally:
             results.forget(handle.id, arrived.put)
 
@@ -234,15 +232,17 @@ class Connection:
             loop.call_soon_threadsafe(lambda: None if arrived.done() else arrived.set_result(record))
 
         results.wait(keys, handle.id, waiter)
+
+        async def state() -> State:
+            return inspect.state_of(await driver.run_all(self._look(handle)))
+
         try:
+            look, driver = plain("GET", keys.result(handle.id)), self.async_driver
             if not arrived.done():
-                look, driver = plain("GET", keys.result(handle.id)), self.async_driver
                 record = await ainsist(lambda: driver.run(look), patience_s)
                 if record is not None:
                     results.ended(handle.id, record)
-            return await asyncio.wait_for(arrived, None if give_up_s is None else max(0.0, give_up_s - loop.time()))
-        except TimeoutError:
-            return None
+            return await aarrival(arrived, give_up_s, state, results.count)
         finally:
             results.forget(handle.id, waiter)
 

@@ -50,7 +50,7 @@ class Context(Generic[R]):
         self.fence = ""
         self.resources = cast(R, resources)
         self.lease_lost = False
-        self.free_slots: Callable[[], int] | None = None
+        self.free_slots: Callable[[str], int] | None = None
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:

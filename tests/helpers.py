@@ -254,7 +254,8 @@ def _literally(text):
 def _entries(driver, stream):
     rows = driver.run(plain("XRANGE", stream, "-", "+"))
     return [
-        (entry.decode(), dict(zip(map(bytes.decode, fields[::2]), fields[1::2], strict=True))) for entry, fields in rows
+        (entry.decode(), dict(zip((f.decode(errors="replace") for f in fields[::2]), fields[1::2], strict=True)))
+        for entry, fields in rows
     ]
 
 

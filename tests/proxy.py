@@ -58,6 +58,12 @@ class DropReplyProxy:
         for pair in pairs:
             self._end(pair)
 
+    def stall(self):
+        """Swallow what the connections of now carry, both ways, as a firewall that forgot them does; new ones work."""
+        with self._lock:
+            for pair in self._pairs:
+                pair.is_stalled = True
+
     def close(self):
         """Reset every connection and listen no more."""
         try:
@@ -94,6 +100,8 @@ class DropReplyProxy:
         reader = hiredis.Reader()
         try:
             while data := pair.client.recv(1 << 16):
+                if pair.is_stalled:
+                    continue
                 reader.feed(data)
                 while (request := reader.gets()) is not False:
                     pair.sent += 1
@@ -119,6 +127,8 @@ class DropReplyProxy:
         reader = hiredis.Reader()
         try:
             while data := pair.upstream.recv(1 << 16):
+                if pair.is_stalled:
+                    continue
                 reader.feed(data)
                 while reader.gets() is not False:
                     pair.answered += 1
@@ -154,6 +164,7 @@ class _Pair:
         self.upstream = upstream
         self.sent = self.answered = 0
         self.cut_at = None
+        self.is_stalled = False
 
 
 def is_script(script):

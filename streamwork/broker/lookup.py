@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from streamwork.broker.inspect import order
 from streamwork.broker.stats import last_delivered
 from streamwork.broker.steps import Steps, at_once, refused
 from streamwork.errors import DecodeError, WireError
@@ -161,7 +162,7 @@ def _scan_lanes(keys: QueueKeys, view: TaskView) -> Steps[bool]:
         while seen < MOST_ENTRIES:
             (rows,) = yield [plain("XRANGE", keys.lane(lane), since, until, "COUNT", _PAGE)]
             for entry, fields in rows:
-                if any(view.id.encode() in field for field in fields[1::2]):
+                if _holds(fields, view.id):
                     return (yield from _read_entry(keys, view, lane, entry))
             if len(rows) < _PAGE:
                 break
@@ -169,6 +170,17 @@ def _scan_lanes(keys: QueueKeys, view: TaskView) -> Steps[bool]:
         else:
             view.is_whole = False
     return False
+
+
+def _holds(fields: list[bytes], task_id: str) -> bool:
+    # The look at the bytes is 20 times faster than decoding; another message may hold the id among its arguments.
+    bodies = [body for name, body in zip(fields[::2], fields[1::2], strict=True) if name == b"d"]
+    return any(task_id.encode() in body and _id_of(body) == task_id for body in bodies)
+
+
+def _id_of(body: bytes) -> str | None:
+    message = _decoded(decode_message, body)
+    return None if message is None else message.id
 
 
 def _read_entry(keys: QueueKeys, view: TaskView, lane: str, entry: bytes) -> Steps[bool]:
@@ -190,7 +202,7 @@ def _read_entry(keys: QueueKeys, view: TaskView, lane: str, entry: bytes) -> Ste
         view.crashes += int(suspicion.split(b",", 1)[0])
     if pending and not refused(pending):
         yield from _read_owner(keys, view, pending[0][1])
-    elif _order(entry) > _order(last_delivered(groups).encode()):
+    elif order(entry) > order(last_delivered(groups).encode()):
         view.state = State.WAITING
     return True
 
@@ -286,8 +298,3 @@ def _decoded(decode: Any, data: bytes) -> Any:
         return decode(data)
     except (DecodeError, WireError):
         return None
-
-
-def _order(entry: bytes) -> tuple[int, int]:
-    ms, _, seq = entry.partition(b"-")
-    return int(ms), int(seq or 0)

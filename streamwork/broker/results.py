@@ -7,6 +7,7 @@ after it is on the list, and the listener looks again at every reconnect and eve
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -45,8 +46,7 @@ class _Listening:
         self.stop = threading.Event()
         self.thread: threading.Thread | None = None
         self.connection_id = 0
-        self.looked_s = 0.0
-        self.renewed_s = 0.0
+        self.looked_s = self.renewed_s = -math.inf
 
 
 class Results:
@@ -118,6 +118,10 @@ class Results:
                 return
         waiter(record)
 
+    def count(self) -> int:
+        """Return how many messages are waited for."""
+        return len(self._waiters)
+
     def forget(self, task_id: str, waiter: Waiter) -> None:
         """Take a waiter off the list."""
         with self._lock:
@@ -167,7 +171,7 @@ class Results:
                 if driver is None:
                     driver = self._another_driver()
                     listening.connection_id = driver.link().greeting.client_id
-                    listening.looked_s = listening.renewed_s = 0.0
+                    listening.looked_s = listening.renewed_s = -math.inf  # at once, also on a machine just started
                 self._listen_once(driver, listening)
                 failures = 0
             except Exception as error:

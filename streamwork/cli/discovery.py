@@ -16,7 +16,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-import streamwork
 from streamwork.app import Streamwork
 from streamwork.errors import AppBroken, AppNotFound, StreamworkError
 
@@ -26,7 +25,7 @@ FILES = ("tasks.py", "app.py", "main.py")
 _OR_FILES = "tasks.py, app.py or main.py"
 REMEDY = "give --app MODULE:NAME, or set STREAMWORK_APP, or app in [tool.streamwork] of pyproject.toml"
 
-_OURS = str(Path(streamwork.__file__).parent)
+_OURS = str(Path(__file__).resolve().parent.parent)
 _PYTHONS = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 

@@ -158,4 +158,4 @@ def _say(text: str, code: str, *, as_json: bool) -> None:
     click.echo(line, err=True)
     if as_json:
         message = line.partition(": ")[2]
-        click.echo(msgspec.json.encode({"error": {"code": code, "message": message}}))
+        click.echo(msgspec.json.encode({"error": {"code": code, "message": message}}).decode())

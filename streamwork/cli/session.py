@@ -10,7 +10,7 @@ from typing import Any
 
 from streamwork.app import Streamwork
 from streamwork.broker.steps import Steps, ask
-from streamwork.cli.discovery import REMEDY, load_app, locate
+from streamwork.cli.discovery import load_app, locate
 from streamwork.config import Config, Loaded, load
 from streamwork.connection import Connection
 from streamwork.errors import AppNotFound
@@ -86,14 +86,6 @@ class Session:
         """Go on without the app, whatever is wrong with it."""
         self._wants_app = False
 
-    def app(self) -> Streamwork:
-        """Return the app; raises AppNotFound where there is none."""
-        app = self.app_if_any()
-        if app is None:
-            locate(None, Path.cwd())  # raises, and says where it looked
-            raise AppNotFound(f"no app; {REMEDY}")
-        return app
-
     def unbound(self) -> Streamwork:
         """Return an app without tasks under the namespace, for what is sent by name."""
         app = Streamwork(self.namespace())
@@ -108,9 +100,11 @@ class Session:
             return app.name
         name = self.loaded.config.namespace
         if name is None:
-            raise AppNotFound(
-                f"no app in {Path.cwd()} to ask for the namespace; give --namespace NAME, or {REMEDY[5:]}"
-            )
+            try:
+                locate(None, Path.cwd())
+            except AppNotFound as error:
+                raise AppNotFound(f"{error}; or say its name with --namespace NAME") from error
+            raise AppNotFound("no namespace: give --namespace NAME")
         return checked_name("namespace", name)
 
     @property

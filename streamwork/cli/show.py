@@ -32,7 +32,7 @@ def console() -> Console:
 
 def print_json(value: Any) -> None:
     """Print one JSON document; values without a JSON form appear as text."""
-    click.echo(to_json(value))
+    click.echo(to_json(value).decode())
 
 
 def table(

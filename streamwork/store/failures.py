@@ -66,6 +66,8 @@ def translated(error: BaseException, where: str) -> StoreError:
         error: What was raised.
         where: ``host:port`` or the socket's path, for the message.
     """
+    if isinstance(error.__cause__, redis.AuthenticationError):
+        error = error.__cause__  # redis-py's asyncio connection to a unix socket wraps it
     if isinstance(error, redis.AuthenticationError):
         return StoreRejected(f"Redis at {where} refuses the login ({error}): check the user and password in the URL")
     if is_reply(error):

@@ -23,7 +23,8 @@ class SyncLink:
     def __init__(self, endpoint: Endpoint, scripts: tuple[Script, ...], deadline_s: float) -> None:
         self.endpoint = endpoint
         self._deadline_s = deadline_s
-        self.connection = endpoint.sync_connection(deadline_s)
+        # A server that does not even greet is given up as soon as one that does not let us connect.
+        self.connection = endpoint.sync_connection(endpoint.connect_timeout_s)
         self.unread = 0
         try:
             self.connection.connect()
@@ -31,6 +32,8 @@ class SyncLink:
             self.greeting = Greeting(endpoint.where, info, client_id, role)
             missing = [script for script, there in zip(scripts, known, strict=True) if not there]
             self._ask([plain("SCRIPT", "LOAD", script.source) for script in missing])
+            self.connection.socket_timeout = deadline_s
+            self.connection.update_current_socket_timeout(deadline_s)
         except (redis.RedisError, OSError) as error:
             self.close()
             raise translated(error, endpoint.where) from error

@@ -27,7 +27,7 @@ class LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text."""
         facts = "".join(f" {name}={_shown(value)}" for name, value in facts_of(record).items())
-        line = f"{_time(record)} {record.levelname.lower():<7} {_sentence(record)}{facts}"
+        line = f"{_time(record)} {record.levelname.lower():<7} {' '.join(_sentence(record).splitlines())}{facts}"
         trace = _trace(self, record)
         return f"{line}\n{trace}" if trace else line
 

@@ -77,7 +77,7 @@ def decode_message(body: bytes) -> TaskMessage:
     """Return the task message in a body; raises DecodeError for bytes that are not ours or of a newer version."""
     try:
         message = _unpack_message(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DecodeError(f"not a task message: {error}") from error
     if message.version != WIRE_VERSION:
         raise DecodeError(f"wire version {message.version}, and this is version {WIRE_VERSION}: upgrade this worker")
@@ -103,6 +103,8 @@ class Attempt(NamedTuple):
 
 
 FIRST_ATTEMPT = Attempt()
+# Larger counts are nobody's, and beyond 2**64 no record could hold them.
+_MOST = 2**31
 
 
 def encode_attempt(attempt: Attempt) -> str:
@@ -113,9 +115,12 @@ def encode_attempt(attempt: Attempt) -> str:
 def decode_attempt(field: bytes) -> Attempt:
     """Return the attempt record in an ``a`` field; raises DecodeError."""
     try:
-        return Attempt(*map(int, field.split(b",")))
+        attempt = Attempt(*map(int, field.split(b",")))
     except (ValueError, TypeError) as error:
         raise DecodeError(f"not an attempt record: {field[:60]!r}") from error
+    if not all(0 <= number < _MOST for number in attempt):
+        raise DecodeError(f"not an attempt record: {field[:60]!r}")
+    return attempt
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):
@@ -231,5 +236,5 @@ def decode_journal(data: bytes) -> JournalRecord:
 def _decoded(decoder: Any, data: bytes) -> Any:
     try:
         return decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DecodeError(f"not a record of this version: {error}") from error

@@ -73,13 +73,16 @@ class Consumer:
     def interrupt(self) -> Awaitable[None] | None:
         """Wake a blocked read, because what it should read has changed."""
         self.poke()
-        if self._blocking and self._reading.greeting is not None:
-            return self._unblock(self._reading.greeting.client_id)
-        return None
+        return self._unblock() if self._blocking else None
 
-    async def _unblock(self, client_id: int) -> None:
+    async def _unblock(self) -> None:
         try:
-            await self._driver.run(plain("CLIENT", "UNBLOCK", client_id))
+            # Until it says that it did: the read may still be on its way, and what comes before it is in vain.
+            while self._blocking:
+                greeting = self._reading.greeting
+                if greeting is not None and await self._driver.run(plain("CLIENT", "UNBLOCK", greeting.client_id)):
+                    return
+                await asyncio.sleep(0.005)
         except StoreError:
             pass  # the read returns by itself within its BLOCK
 

@@ -33,7 +33,9 @@ async def see_off(replica: Replica, status: int, supervisor: str) -> None:
         status: Its exit status, or minus the signal that killed it.
         supervisor: Name of its supervisor, for the evidence.
     """
-    in_order = status in (EXIT_OK, EXIT_SPOOLED, EXIT_APP)
+    # A body may end the process with any status (os._exit): then something is started and nobody said goodbye.
+    is_cut = not replica.said_bye and bool(replica.started_by_queue())
+    in_order = status in (EXIT_OK, EXIT_SPOOLED, EXIT_APP) and not is_cut
     evidence = replica.evidence or _told(status)
     if not in_order:
         logger.error("worker process died", extra={"consumer": replica.name, "pid": replica.pid, "how": evidence})

@@ -33,6 +33,12 @@ class Hand:
         self.count += 1
         self.held[run.lane.name_bytes, run.entry] = run
 
+    def free_for(self, task_id: str, slots: int) -> int:
+        """Return the slots that are free for a message; one that is in hand has one already."""
+        if self.count < slots:
+            return slots - self.count
+        return sum(run.message is not None and run.message.id == task_id for run in list(self.held.values()))
+
     def settled(self, run: Run) -> None:
         """Drop a delivery, unless the same entry was delivered anew meanwhile."""
         place = (run.lane.name_bytes, run.entry)

@@ -36,7 +36,8 @@ class Keeper:
         self, namespace: str, config: Config, queues: list[str], make_driver: Callable[[float], AsyncDriver], me: str
     ) -> None:
         self.config = config
-        self.driver = make_driver(config.client.deadline_s)
+        # A connection that has silently died must be replaced, and the beat sent again, before the life is over.
+        self.driver = make_driver(min(config.client.deadline_s, config.liveness.ttl_s / 3))
         self.queues = [QueueFacts(QueueKeys(namespace, queue)) for queue in queues]
         self.members: dict[str, Member] = {}
         self._make_driver = make_driver

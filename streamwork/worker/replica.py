@@ -40,7 +40,7 @@ class Replica:
         self.is_dead = False
         self.evidence = ""
         self.failure: StreamworkError | None = None
-        self.is_ready = False
+        self.is_ready = self.said_bye = False
         self.home: Home | None = None
         self.on_fenced: Callable[[], None] | None = None
         self._began_s = time.monotonic()

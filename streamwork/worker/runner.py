@@ -48,7 +48,7 @@ class Runner:
         self._table = table
         self.endings = Endings(settle, lambda: self.now_ms())
         self._resources = resources
-        self.free_slots: Callable[[], int] | None = None
+        self.free_slots: Callable[[str], int] | None = None
         self.now_ms: Callable[[], int] = SYSTEM_CLOCK.now_ms
 
     def decode(self, run: Run) -> bool:

@@ -19,7 +19,7 @@ import msgspec
 
 from streamwork.broker.resend import backoff_s
 from streamwork.config import Config
-from streamwork.errors import AppBroken, ConfigError, StoreError, StoreRejected, StoreUnavailable, StreamworkError
+from streamwork.errors import AppBroken, ConfigError, StoreRejected, StoreUnavailable, StreamworkError
 from streamwork.ids import random_id
 from streamwork.worker.child import EXIT_APP, EXIT_OK, EXIT_SPOOLED, FindApp, become_child
 from streamwork.worker.departure import kill_unheard, see_off
@@ -58,10 +58,9 @@ class Supervisor:
         self._reload = reload
         self._stops = 0
         self._leaving = 0
-        self._interrupted = False
-        self._spooled = False
-        self._announced = False
+        self._interrupted = self._spooled = self._announced = False
         self._failure: StreamworkError | None = None
+        self._told = ""
         self._pace = Pace()
         self._done = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -158,9 +157,8 @@ class Supervisor:
                 is_store, text = values
                 replica.failure = StoreRejected(text) if is_store else AppBroken(text)
             elif kind == "bye":
+                replica.said_bye = True
                 self._spooled = self._spooled or values[0]
-            elif kind == "fenced":
-                pass  # it has stopped reading; the new name is on its way
 
     async def _welcome(self, replica: Replica, address: Address) -> None:
         replica.introduced(list(address.queues), address.config)
@@ -171,7 +169,7 @@ class Supervisor:
             return
         try:
             replica.home = await self._patiently(replica, address)
-        except StoreError as error:
+        except StreamworkError as error:  # a wrong password, or a URL that is none
             self._fail(error)
         if replica.home is None or self._stops:
             replica.channel.send("stop")
@@ -262,7 +260,9 @@ class Supervisor:
 
     def _fail(self, failure: StreamworkError) -> None:
         if self._reload:
-            logger.error("waiting for a change", extra={"error": str(failure)})
+            if str(failure) != self._told:  # once, however many processes find it
+                logger.error("waiting for a change", extra={"error": str(failure)})
+            self._told = str(failure)
             return
         self._failure = self._failure or failure
         if not self._stops:
@@ -275,7 +275,7 @@ class Supervisor:
     def _on_stop(self) -> None:
         self._stops += 1
         self._pace.hurry()
-        if self.replicas:
+        if self.replicas and self._failure is None:
             what = "draining" if self._stops == 1 else "stopping now"
             logger.info(what, extra={"in_hand": sum(replica.in_hand for replica in self.replicas)})
         for replica in self.replicas:

@@ -114,7 +114,7 @@ class Worker:
         resources = await self._stack.enter_async_context(self.app.lifespan_of()) if self.app.lifespan_of else None
         self.settler = Settler(self.driver, self._on_settled)
         self.runner = Runner(self.app.tasks, self.table, self.settler.add, resources)
-        self.runner.free_slots = lambda: worker.slots - self._hand.count
+        self.runner.free_slots = lambda task_id: self._hand.free_for(task_id, worker.slots)
         self.executors = Executors(self.app, worker, self.runner, self._freed)
         self.consumer = Consumer(self._name, self._queues, self._reading, self.driver, self.table, self._room, self._accept)
         self.consumer.block_ms = int(worker.block_s * 1000)
@@ -156,9 +156,8 @@ class Worker:
 
     def _on_settled(self, run: Run, item: SettleItem, committed: bool) -> None:
         self._hand.settled(run)
-        cancelled = run.lane.queue.cancelled
-        if cancelled and run.message is not None and item.op[0] != "R":
-            cancelled.discard(run.message.id)
+        if run.message is not None and item.op[0] != "R":
+            run.lane.queue.cancelled.discard(run.message.id)
         self.ended += 1
         self.consumer.poke()
         if not committed:
@@ -203,9 +202,8 @@ class Worker:
         """Hear that this consumer was declared dead: its deliveries are others' now."""
         self.table.beat_at_ms = 0
         self.consumer.name = ""  # nobody: what a read in flight still brings is given back
-        for run in self.consumer.reclaimer.suspects:
-            self._hand.settled(run)
-        self.consumer.reclaimer.suspects.clear()
+        while self.consumer.reclaimer.suspects:
+            self._hand.settled(self.consumer.reclaimer.suspects.popleft())
         lost = list(self._hand.held.values())
         for run in lost:
             run.stop_reason = run.stop_reason or "fenced"

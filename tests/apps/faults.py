@@ -87,6 +87,7 @@ async def poison(notes: Path, text: str, how: str, others: int, ctx: Context) ->
     _note(notes, text, ctx)
     while len(notes.read_text().splitlines()) <= others:
         await asyncio.sleep(0.01)
+    await asyncio.sleep(0.2)  # whatever may run beside it has begun by now
     if how == "exit":
         os._exit(7)
     os.kill(os.getpid(), signal.SIGKILL)

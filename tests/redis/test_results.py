@@ -247,7 +247,8 @@ def test_a_killed_listener_connection_is_replaced(waiting):
     assert answer() == 7
 
 
-def test_an_end_while_the_listener_is_away_is_found_when_it_is_back(waiting):
+def test_an_end_while_the_listener_is_away_is_found_when_it_is_back(waiting, monkeypatch):
+    monkeypatch.setattr(results_room, "LOOK_AGAIN_S", 1000)  # so that only the look after a reconnect can find it
     handles = [waiting.echo.enqueue(n) for n in range(5)]
     answers = [later(handle.result, 20) for handle in handles]
     is_waited_for(waiting, 5)

@@ -191,7 +191,13 @@ def test_cancel_leaves_no_outcome_and_begins_nothing_more(bench):
         began.append(name)
         await asyncio.sleep(60)
 
+    @bench.app.task
+    async def pause() -> None:
+        await asyncio.sleep(0.01)
+
     async def main(slots):
+        await through(bench, slots, bench.admitted(pause), bench.admitted(pause))  # leaves two slots that wait for work
+        bench.settled.clear()
         first = bench.admitted(hold, "first")
         slots.submit(first)
         await await_until(lambda: began, "it runs")

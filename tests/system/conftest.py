@@ -64,8 +64,11 @@ def look(driver, keys):
 
 @pytest.fixture
 def server():
-    """A Redis that only this test uses, to stop, flush and restart; it keeps what it acknowledged."""
-    with PrivateServer(redis_for_tests()[1], "--appendonly", "yes", "--appendfsync", "everysec") as server:
+    """A Redis that only this test uses, to stop, flush and restart.
+
+    It keeps what it acknowledged: with ``everysec`` writes wait in memory while an fsync goes on; a kill loses them.
+    """
+    with PrivateServer(redis_for_tests()[1], "--appendonly", "yes", "--appendfsync", "always") as server:
         yield server
         if server.pid:
             os.kill(server.pid, signal.SIGCONT)

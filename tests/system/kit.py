@@ -67,3 +67,22 @@ def is_gone(pid):
 def done(driver, keys):
     """Return how many task messages have succeeded."""
     return int(driver.run(plain("HGET", keys.counts, "succeeded")) or 0)
+
+
+def deaths(*workers):
+    """Return the log lines in which somebody was taken for dead."""
+    words = ("dead consumer taken", "fenced", "lease lost", "handed over")
+    return [line for worker in workers for line in worker.text().splitlines() if any(word in line for word in words)]
+
+
+def until_reaped(driver, keys, times):
+    """Wait until the reaper on duty has looked so often: each time it renews its pulse."""
+    left_ms, looks = 0, 0
+
+    def has_looked():
+        nonlocal left_ms, looks
+        before, left_ms = left_ms, driver.run(plain("PTTL", keys.pulse))
+        looks += left_ms > before
+        return looks >= times
+
+    wait_until(has_looked, "the reaper looks again and again", within_s=10 * TTL_S)

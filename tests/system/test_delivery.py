@@ -13,6 +13,8 @@ import pytest
 from streamwork import ArgumentError, TaskFailed
 from streamwork import context as contexts
 from streamwork.model.state import State
+from streamwork.store.commands import plain
+from streamwork.testing.plugin import scan
 from streamwork.worker.embedded import EmbeddedWorker
 from tests.apps import basic, faults, values
 from tests.helpers import await_until, wait_until
@@ -20,10 +22,12 @@ from tests.system.kit import done, successes
 
 
 def test_a_worker_is_ready_within_three_seconds_and_gives_the_answer(start, send):
-    began = time.monotonic()
-    start("tests.apps.basic:app")
-    # Two cores shared with other tests: the start itself takes 0.6 s.
-    assert time.monotonic() - began < 3 * 2
+    took_s = []
+    for _ in range(2):  # 0.6 s each; two, because one may have met the noise of the other tests
+        began = time.monotonic()
+        start("tests.apps.basic:app")
+        took_s.append(time.monotonic() - began)
+    assert min(took_s) < 3
     assert send(basic.add, 2, 3).result(timeout=5) == 5
 
 
@@ -107,6 +111,14 @@ def test_a_worker_weighs_at_most_55_mib(start, send):
 def pss_kib(pid):
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+def test_ten_thousand_queued_cost_redis_at_most_2_mib(send, app, driver, namespace):
+    nothing = send.declared(faults.nothing)
+    app.enqueue_many(nothing.call(n) for n in range(10_000))
+    keys = {key for batch in scan(driver, namespace) for key in batch}
+    sizes = {key: driver.run(plain("MEMORY", "USAGE", key, "SAMPLES", 0)) for key in keys}
+    assert sum(sizes.values()) <= 2 * 1024 * 1024, sizes
 
 
 async def _slow_read_worker(app):

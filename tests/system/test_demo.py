@@ -174,7 +174,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(how, demo, home):
     assert line.startswith("scan 1")
     assert len(processes_of(home)) >= 6  # two supervisors, two worker processes, guardian, redis-server
     process.send_signal(how)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=90)
     assert process.returncode == 130, output
     wait_until(lambda: not processes_of(home), lambda: f"left: {processes_of(home)}", within_s=5)
     assert folders(home) == []
@@ -182,7 +182,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(how, demo, home):
 
 def test_a_redis_that_is_away_is_one_line(demo, home):
     process = demo("--url", "redis://127.0.0.1:1/0")
-    output, errors = process.communicate(timeout=30)
+    output, errors = process.communicate(timeout=90)
     assert process.returncode == 3, errors
     assert "127.0.0.1:1" in errors
     assert len(errors.splitlines()) == 1
@@ -194,7 +194,7 @@ def test_too_little_input_is_refused(demo, tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "a.py").write_text("import os\n")
     process = demo("--source", str(tmp_path / "one"))
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=90)
     assert process.returncode == 1
     assert "two at least are needed" in errors
 

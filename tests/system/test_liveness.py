@@ -10,7 +10,7 @@ import pytest
 from streamwork.store.commands import plain
 from tests.apps import faults
 from tests.helpers import wait_until
-from tests.system.kit import TTL_S, successes
+from tests.system.kit import TTL_S, deaths, successes, until_reaped
 
 
 def freeze(worker):
@@ -19,25 +19,6 @@ def freeze(worker):
 
 def thaw(worker):
     os.killpg(worker.pid, signal.SIGCONT)
-
-
-def deaths(*workers):
-    """Return the log lines in which somebody was taken for dead."""
-    words = ("dead consumer taken", "fenced", "lease lost", "adopted")
-    return [line for worker in workers for line in worker.text().splitlines() if any(word in line for word in words)]
-
-
-def until_reaped(driver, keys, times):
-    """Wait until the reaper on duty has looked so often: each time it renews its pulse."""
-    left_ms, looks = 0, 0
-
-    def has_looked():
-        nonlocal left_ms, looks
-        before, left_ms = left_ms, driver.run(plain("PTTL", keys.pulse))
-        looks += left_ms > before
-        return looks >= times
-
-    wait_until(has_looked, "the reaper looks again and again", within_s=10 * TTL_S)
 
 
 @pytest.mark.parametrize("task", [faults.hold, faults.hold_in_thread], ids=["async", "thread"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from streamwork.store.commands import plain
 from tests.apps import faults
 from tests.helpers import wait_until
 
@@ -96,8 +97,6 @@ def test_what_is_lowest_starts_under_endless_load_above_it(start, send, app, not
 
 def undelivered(driver, keys):
     """Return how many wait on the high lane."""
-    from streamwork.store.commands import plain
-
     groups = driver.run(plain("XINFO", "GROUPS", keys.lane("2:")))
     facts = dict(zip(groups[0][::2], groups[0][1::2], strict=True))
     waiting = driver.run(plain("XRANGE", keys.lane("2:"), b"(" + facts[b"last-delivered-id"], "+", "COUNT", 1000))

@@ -31,7 +31,9 @@ local function number(text, least, most)
   if not n or n < least or n > most or n ~= math.floor(n) then error('SETTLE-NUMBER ' .. tostring(text)) end
   return n
 end
+local find = string.find
 local function must_be_entry(text)
+  if #text <= 20 and find(text, '^%d+%-%d+$') then return end
   local ms, seq = string.match(text, '^(%d+)%-(%d+)$')
   if not ms or #ms > 20 or #seq > 20 or (#ms == 20 and ms > LAST_ID) or (#seq == 20 and seq > LAST_ID) then
     error('SETTLE-ENTRY ' .. text)
@@ -101,7 +103,7 @@ for n = 1, #items do
   local a, op, flags = item.at, item.op, item.flags
   local stream, entry, result = KEYS[12 + item.lane], ARGV[a + 2], KEYS[12 + lanes + replies + n]
   local id = string.sub(result, cut + 1)
-  local careful = flags and string.find(flags, '!', 1, true)
+  local careful = flags and find(flags, '!', 1, true)
   local mine = true
   if op == 'R' or op == 'D' or careful then mine = is_owner(stream, entry, item.count) end
   if mine and careful then mine = holds(stream, entry, id) end
@@ -109,7 +111,7 @@ for n = 1, #items do
     settled[item.lane] = (settled[item.lane] or 0) + 1
     tally[op] = (tally[op] or 0) + 1
     local place = has_suspects and (ARGV[5 + item.lane] .. '/' .. entry)
-    local was_moved = flags and string.find(flags, 'm', 1, true)
+    local was_moved = flags and find(flags, 'm', 1, true)
     if op == 'R' then
       call('ZADD', KEYS[4], item.run_at, id)
       call('HSET', KEYS[5], id, ARGV[a + 6])
@@ -126,7 +128,7 @@ for n = 1, #items do
         local value = #ARGV[a + 5] <= 4096 and ARGV[a + 5] or ''
         redis.pcall('XADD', KEYS[12 + lanes + item.reply], 'NOMKSTREAM', 'MAXLEN', '~', 10000, '*', 'i', id, 'v', value)
       end
-      finish(k, id, place, was_moved, has_suspects, has_marks)
+      if was_moved or has_suspects or has_marks then finish(k, id, place, was_moved, has_suspects, has_marks) end
     end
     call('XADD', KEYS[3], '*', 'j', ARGV[a + 4])
   else

@@ -1,0 +1,145 @@
+"""`streamwork enqueue`: arguments, options, by name, and waiting for the result."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from streamwork.store.keys import QueueKeys
+from streamwork.wire.message import decode_message
+from tests.faces.conftest import one_line
+from tests.helpers import state_of
+
+
+def sent(driver, namespace, queue="default"):
+    """Return what lies on a queue's lanes: (lane, task, args and kwargs as bytes)."""
+    found = state_of(driver, QueueKeys(namespace, queue)).lanes
+    return [(lane, decode_message(fields["d"])) for lane, rows in found.items() for _, fields in rows]
+
+
+def test_it_prints_the_id_and_nothing_else(project, driver, namespace):
+    done = project.run("enqueue", "tasks.add", "2", "3")
+    assert (done.status, done.err) == (0, "")
+    ((lane, message),) = sent(driver, namespace)
+    assert done.out == message.id + "\n"
+    assert (lane, message.task, bytes(message.args)) == ("1:", "tasks.add", b"\x92\x02\x03")
+
+
+@pytest.mark.parametrize(
+    ("args", "packed"),
+    [
+        (["add", "-5", "3"], b"\x92\xfb\x03"),
+        (["add", "3", "--", "-5"], b"\x92\x03\xfb"),
+        (["add", "--kwargs", '{"a": 7}'], b"\x91\x07"),
+        (["greet", "plain text"], b"\x91\xaaplain text"),
+        (["greet", '"7"'], b"\x91\xa17"),
+        (["greet", "NaN"], b"\x91\xa3NaN"),
+        (["greet", "{not json"], b"\x91\xa9{not json"),
+        (["when", "2026-01-01T00:00:00Z", "/a/b"], b"\x92\xb42026-01-01T00:00:00Z\xa4/a/b"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_arguments_are_json_or_else_text(project, driver, namespace, args, packed):
+    assert project.run("enqueue", *args).status == 0
+    ((_, message),) = sent(driver, namespace)
+    assert bytes(message.args) == packed
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["ad", "1"], "no task 'ad': did you mean 'tasks.add'?"),
+        (["jobs.greet", "x"], "did you mean 'tasks.greet'?"),
+        (["add", "x"], "argument 'a' of tasks.add: expected int, got str"),
+        (["add"], "missing a required argument: 'a'"),
+        (["add", "1", "2", "3"], "too many positional arguments"),
+        (["add", "1", "--kwargs", '{"c": 1}'], "unexpected keyword argument 'c'"),
+        (["greet", "7"], "argument 'name' of tasks.greet: expected str, got int"),
+        (["when", "yesterday", "/a"], "argument 'at' of tasks.when"),
+        (["add", "1", "--queue", "a b"], "queue 'a b'"),
+        (["add", "1", "--tags", "a b"], "tag 'a b'"),
+        (["greet", "x" * 1_100_000], "the message for tasks.greet takes 1,100,"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_what_does_not_fit_is_refused_before_anything_is_sent(project, driver, namespace, args, words):
+    if len(args[-1]) > 100_000:
+        project.write("tasks.py", (project.folder / "tasks.py").read_text().replace("app =", "MAX = 1\napp ="))
+        args = [args[0], args[-1][:120_000]]  # what one argument of a program may hold
+        words = "the message for tasks.greet takes 120,"
+        done = project.run("enqueue", *args, STREAMWORK_CLIENT_MAX_BODY_BYTES="100000")
+    else:
+        done = project.run("enqueue", *args)
+    assert done.status == 2
+    assert words in one_line(done.err)
+    assert done.out == ""
+    assert sent(driver, namespace) == []
+
+
+def test_options_change_where_it_goes(project, driver, namespace):
+    done = project.run("enqueue", "add", "1", "--queue", "mail", "--tags", "gpu,big", "--priority", "9", "--json")
+    assert done.status == 0
+    ((lane, message),) = sent(driver, namespace, "mail")
+    assert lane == "3:big,gpu"
+    assert done.json == {
+        "id": message.id, "task": "tasks.add", "queue": "mail", "lane": lane, "entry": done.json["entry"],
+    }  # fmt: skip
+
+
+def test_the_task_s_own_options_count_without_any(project, driver, namespace):
+    assert project.run("enqueue", "send", "a@b.c").status == 0
+    assert [lane for lane, _ in sent(driver, namespace, "mail")] == ["2:backend"]
+
+
+def test_by_name_nothing_is_imported_or_checked(project, driver, namespace):
+    project.write("tasks.py", "raise SystemExit('imported')  # streamwork")
+    done = project.run(
+        "enqueue", "billing.close", "2026", "--name-only", "--namespace", namespace, "--queue", "billing",
+        "--tags", "gpu", "--kwargs", '{"draft": true}',
+    )  # fmt: skip
+    assert (done.status, done.err) == (0, "")
+    ((lane, message),) = sent(driver, namespace, "billing")
+    assert (lane, message.task, bytes(message.kwargs)) == ("1:gpu", "billing.close", b"\x81\xa5draft\xc3")
+
+
+def test_where_there_is_no_app_a_namespace_is_enough(bare, driver, namespace, redis_url):
+    done = bare.run("enqueue", "a.b", "1", "--url", redis_url, STREAMWORK_NAMESPACE=namespace)
+    assert (done.status, done.err) == (0, "")
+    assert [message.task for _, message in sent(driver, namespace)] == ["a.b"]
+    done = bare.run("enqueue", "a.b", "1", "--url", redis_url)
+    assert done.status == 2
+    assert "or say its name with --namespace NAME" in one_line(done.err)
+
+
+def test_an_app_that_is_broken_is_not_passed_over(project, driver, namespace):
+    project.write("tasks.py", "import streamwork\n1 / 0\n")
+    done = project.run("enqueue", "add", "1", STREAMWORK_NAMESPACE=namespace)
+    assert done.status == 2
+    assert "tasks.py:2: ZeroDivisionError" in one_line(done.err)
+    assert sent(driver, namespace) == []
+
+
+def test_wait_prints_the_result(project, worker):
+    worker()
+    done = project.run("enqueue", "add", "2", "3", "--wait", "--timeout", "20")
+    assert (done.status, done.out) == (0, "5\n")
+    assert len(done.err.strip()) == 32
+    done = project.run("enqueue", "greet", "you", "--kwargs", '{"loud": true}', "--wait")
+    assert (done.status, done.out) == (0, "YOU\n")
+    done = project.run("enqueue", "when", "2026-01-01T00:00:00Z", "/x", "--wait", "--json")
+    assert (done.json["state"], done.json["result"]) == ("succeeded", "2026-01-01T00:00:00Z")
+    done = project.run("enqueue", "boom", "milk", "--wait")
+    assert (done.status, done.out) == (1, "")
+    assert done.err.splitlines()[-1] == "streamwork: task tasks.boom is dead: ValueError: no milk"
+    assert 'raise ValueError("no " + what)' in done.err  # the worker's traceback
+    done = project.run("enqueue", "boom", "milk", "--wait", "--json")
+    assert done.status == 1
+    assert (done.json["state"], done.json["failure"]["type"]) == ("dead", "ValueError")
+    assert json.loads(done.out)["failure"]["message"] == "no milk"
+
+
+def test_wait_no_longer_than_the_timeout(project):
+    done = project.run("enqueue", "add", "1", "--wait", "--timeout", "0.2")
+    assert (done.status, done.out) == (1, "")
+    assert done.err.splitlines()[-1].endswith("did not end within 0.2 s; it goes on")

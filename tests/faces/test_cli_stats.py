@@ -1,0 +1,176 @@
+"""`streamwork queues`, `workers` and `status`: exact counts, and who works."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from streamwork.broker.stats import overview, queue_names, queue_stats
+from streamwork.broker.steps import aask, ask
+from streamwork.clock import SYSTEM_CLOCK
+from streamwork.store.async_driver import AsyncDriver
+from streamwork.store.commands import plain
+from streamwork.store.endpoint import Endpoint
+from streamwork.store.keys import QueueKeys
+from tests.helpers import body_of, seed, wait_until
+
+
+@pytest.fixture
+def keys(namespace):
+    return QueueKeys(namespace, "default")
+
+
+def read(driver, keys, consumer, lane="1:", count=100):
+    return driver.run(
+        plain("XREADGROUP", "GROUP", "workers", consumer, "COUNT", count, "STREAMS", keys.lane(lane), ">")
+    )
+
+
+def test_counts_are_exact_through_a_life(driver, keys):
+    seed(driver, keys, *(body_of("t") for _ in range(7)))
+    seed(driver, keys, body_of("t"), lane="3:gpu")
+    seed(driver, keys, body_of("later"), due_at_ms=SYSTEM_CLOCK.now_ms() + 60_000)
+    read(driver, keys, "me", count=3)
+    read(driver, keys, "you", count=2)
+    stats = ask(driver, queue_stats(keys))
+    assert (stats.waiting, stats.running, stats.scheduled, stats.dead) == (3, 5, 1, 0)
+    assert stats.in_hand == {"me": 3, "you": 2}
+    assert [(lane.lane, lane.tags, lane.waiting, lane.running) for lane in stats.lanes] == [
+        ("1:", [], 2, 5),
+        ("3:gpu", ["gpu"], 1, 0),
+    ]
+    assert 55_000 < stats.next_at_ms - SYSTEM_CLOCK.now_ms() <= 60_000
+    assert 0 <= stats.oldest_ms < 60_000
+
+
+def test_what_was_given_back_waits(driver, keys):
+    seed(driver, keys, body_of("t"), body_of("t"))
+    (_, rows) = read(driver, keys, "me")[0]
+    driver.run(plain("XCLAIM", keys.lane("1:"), "workers", "returned", 0, rows[0][0], "TIME", 1, "JUSTID"))
+    stats = ask(driver, queue_stats(keys))
+    assert (stats.waiting, stats.running, stats.in_hand) == (1, 1, {"me": 1})
+
+
+def test_a_lost_group_and_garbage_are_survived(driver, keys):
+    seed(driver, keys, body_of("t"))
+    driver.run(plain("XADD", keys.lane("1:"), "*", "x", "y"))
+    read(driver, keys, "me")
+    assert ask(driver, queue_stats(keys)).waiting == 0  # not below zero, though garbage was never counted as added
+    driver.run(plain("XGROUP", "DESTROY", keys.lane("1:"), "workers"))
+    stats = ask(driver, queue_stats(keys))
+    assert (stats.waiting, stats.running) == (1, 0)
+    assert stats.lanes[0].has_group is False
+
+
+async def _asked_on_a_loop(url, keys):
+    driver = AsyncDriver(Endpoint(url), ())
+    try:
+        return await aask(driver, queue_stats(keys))
+    finally:
+        await driver.close()
+
+
+def test_threads_and_loops_get_the_same_answer(driver, keys, redis_url):
+    import asyncio
+
+    seed(driver, keys, body_of("t"), body_of("t"))
+    read(driver, keys, "me", count=1)
+    found = asyncio.run(_asked_on_a_loop(redis_url, keys))
+    assert (found.waiting, found.running) == (1, 1)
+    again = ask(driver, queue_stats(keys))
+    assert [found.lanes, found.in_hand] == [again.lanes, again.in_hand]
+
+
+def test_several_queues_take_the_rounds_of_one(driver, namespace):
+    rounds = 0
+
+    class Counting:
+        def run_all(self, commands):
+            nonlocal rounds
+            rounds += 1
+            return driver.run_all(commands)
+
+    names = [f"q{number}" for number in range(5)]
+    for name in names:
+        seed(driver, QueueKeys(namespace, name), body_of("t"))
+    seen = ask(Counting(), overview(namespace, names))
+    assert [(queue.queue, queue.waiting) for queue in seen.queues] == [(name, 1) for name in names]
+    assert rounds <= 6
+
+
+def test_queues_are_known_by_what_was_sent_and_by_the_app(project, driver, namespace):
+    assert ask(driver, queue_names(namespace)) == []
+    assert [row["queue"] for row in project.run("queues", "--json").json] == ["default", "mail"]
+    project.run("enqueue", "add", "1", "--queue", "extra")
+    assert ask(driver, queue_names(namespace)) == ["extra"]
+    done = project.run("queues", "--json")
+    assert [(row["queue"], row["waiting"]) for row in done.json] == [("default", 0), ("extra", 1), ("mail", 0)]
+    assert [row["queue"] for row in project.run("queues", "-Q", "extra", "--json").json] == ["extra"]
+
+
+def test_the_command_line_counts_every_end(project, worker):
+    worker("--tags", "backend", settings={"worker.slots": 5})
+    for args in (["add", "1"], ["add", "2"], ["boom", "milk"], ["nap", "60"], ["flaky"], ["send", "a@b.c"]):
+        assert project.run("enqueue", *args).status == 0
+
+    def counted():
+        rows = {row["queue"]: row for row in project.run("queues", "--json").json}
+        found = {
+            name: rows["default"][name] for name in ("waiting", "running", "scheduled", "dead", "succeeded", "retried")
+        }
+        return (found, rows["mail"]["succeeded"]) == (
+            {"waiting": 0, "running": 1, "scheduled": 1, "dead": 1, "succeeded": 2, "retried": 1}, 1,
+        )  # fmt: skip
+
+    wait_until(counted, lambda: project.run("queues").out)
+    text = project.run("queues", "--lanes").out
+    assert "6–8" in text
+    assert "backend" in text
+    done = project.run("status", "--json")
+    assert (done.status, done.err) == (0, "")
+    (shown,) = done.json["workers"]
+    assert (shown["in_hand"], shown["slots"], shown["tags"], shown["alive"]) == (1, 5, ["backend"], True)
+    assert shown["queues"] == ["default", "mail"]
+    assert done.json["redis"]["version"].startswith(("Redis", "Valkey"))
+    assert done.json["redis"]["embedded"] is False
+    text = project.run("status").out
+    assert f"{shown['host']}:{shown['pid']}" in text
+    assert "1 / 5" in text
+    assert project.run("workers", "--json").json[0]["consumer"] == shown["consumer"]
+
+
+def test_a_worker_that_died_is_shown_as_silent(project, worker, driver, keys):
+    started = worker(settings={"liveness.ttl_s": 1})
+    started.kill()
+    wait_until(lambda: project.run("workers", "--json").json[0]["alive"] is False, "its liveness to lapse")
+    assert "silent" in project.run("workers").out
+
+
+def test_a_worker_that_left_is_not_shown(project, worker):
+    started = worker()
+    assert len(project.run("workers", "--json").json) == 1
+    started.signal(signal.SIGTERM)
+    assert started.wait() == 0
+    assert project.run("workers", "--json").json == []
+    assert "no worker: start one with `streamwork worker`" in project.run("workers").out
+
+
+def test_tables_fit_the_terminal(project, worker):
+    worker()
+    for command in ("queues", "workers", "status"):
+        text = project.run(command, COLUMNS="60").out
+        assert max(map(len, text.splitlines())) <= 60, text
+
+
+def test_a_namespace_is_enough_without_an_app(bare, driver, keys, redis_url, namespace):
+    seed(driver, keys, body_of("t"))
+    driver.run(plain("SADD", "{" + namespace + "}:queues", "default"))
+    done = bare.run("queues", "--namespace", namespace, "--url", redis_url, "--json")
+    assert (done.status, [row["waiting"] for row in json.loads(done.out)]) == (0, [1])
+
+
+def test_a_bad_eviction_policy_is_on_the_first_screen(project, server):
+    url = server("--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru").url
+    assert "! eviction policy is allkeys-lru" in project.run("status", "--url", url).out
