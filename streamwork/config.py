@@ -110,7 +110,9 @@ def redis_for_tests() -> tuple[str | None, str | None]:
     return os.environ.get("STREAMWORK_TEST_REDIS_URL") or None, os.environ.get("STREAMWORK_TEST_REDIS_SERVER") or None
 
 
-def _layers(given: Mapping[str, Mapping[str, Any]], project: Path | None, environ: Mapping[str, str]) -> Iterator[tuple[str, str, Any]]:
+def _layers(
+    given: Mapping[str, Mapping[str, Any]], project: Path | None, environ: Mapping[str, str]
+) -> Iterator[tuple[str, str, Any]]:
     if project is not None:
         for name, value in _flat(_table(project) or {}).items():
             yield str(project), name, value
@@ -120,7 +122,10 @@ def _layers(given: Mapping[str, Mapping[str, Any]], project: Path | None, enviro
             setting = by_variable.get(variable)
             if setting is None:
                 raise ConfigError(f"unknown variable {variable}{_nearest(variable, by_variable)}")
-            yield variable, setting, _listed(text) if setting in ("worker.tags", "worker.queues") else text
+            if setting in ("worker.tags", "worker.queues"):
+                yield variable, setting, _listed(text)
+            elif text:  # empty is how compose files and CI pass on a variable that is not set
+                yield variable, setting, text
     for origin, settings in given.items():
         for name, value in settings.items():
             if value is not None:
@@ -188,6 +193,9 @@ def _check_ranges(config: Config) -> None:
             raise ConfigError(f"{name} = {value}: {least} at least, and finite")
     if worker.slots > MOST_SLOTS:
         raise ConfigError(f"worker.slots = {worker.slots}: {MOST_SLOTS} at most in one process; use more processes")
-    for name, word, known in (("log_level", config.log_level, LOG_LEVELS), ("log_format", config.log_format, LOG_FORMATS)):
+    for name, word, known in (
+        ("log_level", config.log_level, LOG_LEVELS),
+        ("log_format", config.log_format, LOG_FORMATS),
+    ):
         if word not in known:
             raise ConfigError(f"{name} = {word!r}{_nearest(word, known) or ': use ' + ', '.join(known)}")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
-import queue
 import threading
-import time
 import weakref
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -21,7 +19,7 @@ from streamwork.broker.sync_sender import SyncSender
 from streamwork.bulk import Bulk
 from streamwork.config import Config
 from streamwork.errors import BodyTooLarge, StoreError
-from streamwork.guards import aarrival, arrival, check_inside_task, refuse_on_loop
+from streamwork.guards import check_inside_task, refuse_on_loop
 from streamwork.handle import Call, Handle
 from streamwork.ids import new_task_id
 from streamwork.model.state import State
@@ -33,6 +31,7 @@ from streamwork.store.endpoint import Endpoint
 from streamwork.store.keys import QueueKeys, queues
 from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.sync_driver import SyncDriver
+from streamwork.waiting import Wait
 from streamwork.wire.message import Failure, encode_message, encode_record, encode_result
 
 R = TypeVar("R")
@@ -202,49 +201,14 @@ class Connection:
         """Return the handle's result record, or None when the time is up."""
         refuse_on_loop("result", "aresult")
         check_inside_task(handle)
-        keys, results, driver = self.keys(handle.queue), self.results, self.driver
-        give_up_s = None if timeout_s is None else time.monotonic() + timeout_s
-        patience_s = self._patience_s(timeout_s)
-        insist(lambda: results.watch(driver, keys), patience_s)
-        arrived: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        results.wait(keys, handle.id, arrived.put)
-        try:
-            if arrived.empty():
-                record = insist(lambda: driver.run(plain("GET", keys.result(handle.id))), patience_s)
-                if record is not None:
-                    results.ended(handle.id, record)
-            return arrival(arrived, give_up_s, lambda: inspect.state_of(driver.run_all(self._look(handle))), results.count)
-        finally:
-            results.forget(handle.id, arrived.put)
+        wait = Wait(self.results, self.keys(handle.queue), handle, timeout_s, self._patience_s(timeout_s))
+        return wait.here(self.driver)
 
     async def await_(self, handle: Handle[Any], timeout_s: float | None) -> bytes | None:
         """Return the handle's result record, or None when the time is up."""
         check_inside_task(handle)
-        keys, results = self.keys(handle.queue), self.results
-        loop = asyncio.get_running_loop()
-        give_up_s = None if timeout_s is None else loop.time() + timeout_s
-        patience_s = self._patience_s(timeout_s)
-        if not results.is_watched(keys):
-            await asyncio.to_thread(lambda: insist(lambda: results.watch(self.driver, keys), patience_s))
-        arrived: asyncio.Future[bytes] = loop.create_future()
-
-        def waiter(record: bytes) -> None:
-            loop.call_soon_threadsafe(lambda: None if arrived.done() else arrived.set_result(record))
-
-        results.wait(keys, handle.id, waiter)
-
-        async def state() -> State:
-            return inspect.state_of(await driver.run_all(self._look(handle)))
-
-        try:
-            look, driver = plain("GET", keys.result(handle.id)), self.async_driver
-            if not arrived.done():
-                record = await ainsist(lambda: driver.run(look), patience_s)
-                if record is not None:
-                    results.ended(handle.id, record)
-            return await aarrival(arrived, give_up_s, state, results.count)
-        finally:
-            results.forget(handle.id, waiter)
+        wait = Wait(self.results, self.keys(handle.queue), handle, timeout_s, self._patience_s(timeout_s))
+        return await wait.on_loop(lambda: self.driver, self.async_driver)
 
     def _patience_s(self, timeout_s: float | None) -> float:
         patience_s = self.config.client.send_timeout_s

@@ -39,6 +39,10 @@ class Hand:
             return slots - self.count
         return sum(run.message is not None and run.message.id == task_id for run in list(self.held.values()))
 
+    def knows(self, lane: bytes, entry: bytes) -> bool:
+        """Whether this entry is in hand, or its end not yet answered for."""
+        return (lane, entry) in self.held
+
     def settled(self, run: Run) -> None:
         """Drop a delivery, unless the same entry was delivered anew meanwhile."""
         place = (run.lane.name_bytes, run.entry)

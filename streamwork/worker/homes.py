@@ -15,8 +15,10 @@ from streamwork.broker.info import eviction_warning, info, server_name
 from streamwork.config import Config
 from streamwork.errors import StoreError
 from streamwork.store.async_driver import AsyncDriver
+from streamwork.store.commands import plain
 from streamwork.store.embedded import join_configured
 from streamwork.store.endpoint import Endpoint
+from streamwork.store.keys import queues
 from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.server import EmbeddedServer
 from streamwork.worker.keeper import Keeper
@@ -64,6 +66,14 @@ class Home:
         warning = eviction_warning(memory)
         if warning:
             logger.warning(warning, extra={"redis": self.endpoint.where})
+        await self._announce()
+
+    async def _announce(self) -> None:
+        # Only views of all queues read this set; a Redis that is full refuses to grow it, and work goes on.
+        try:
+            await self.keeper.driver.run(plain("SADD", queues(self.address.namespace), *self.address.queues))
+        except StoreError as error:
+            logger.warning("queues are not listed", extra={"error": str(error)})
 
     async def hand_over(
         self, member: Member, mode: str, evidence: str, started: dict[str, list[tuple[str, bytes]]]

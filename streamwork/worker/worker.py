@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from streamwork.app import Streamwork
-from streamwork.clock import SYSTEM_CLOCK
 from streamwork.config import Config
-from streamwork.errors import StoreError
 from streamwork.model.lane import readable_lanes
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.keys import QueueKeys
@@ -26,15 +24,11 @@ from streamwork.worker.delivery import QueueSide, Run
 from streamwork.worker.drain import Drain, Hand
 from streamwork.worker.executors import Executors
 from streamwork.worker.runner import Runner
+from streamwork.worker.selfcheck import SelfCheck
 from streamwork.worker.settle import MOST_UNSENT_BYTES, Settler
 from streamwork.worker.slot_table import SlotTable
 
 logger = logging.getLogger(__name__)
-
-# How often a process compares its own pending list with what it holds (rule 18).
-AUDIT_S = 30.0
-# How often the loop stamps that it turns.
-STAMP_S = 0.5
 
 Settled = Callable[[Run, SettleItem, bool], None]
 
@@ -121,7 +115,7 @@ class Worker:
         self.consumer.half_ttl_ms = self.config.liveness.ttl_ms // 2
         self.consumer.max_starve_ms = int(worker.max_starve_s * 1000)
         self.consumer.in_hand = lambda: self._hand.count
-        self.consumer.knows = self._knows
+        self.consumer.knows = self._hand.knows
         self.consumer.free_slots = lambda: worker.slots - self._hand.count
         self.settler.read_answer = lambda: self.consumer.answer
 
@@ -242,9 +236,11 @@ class Worker:
         """
         reading = asyncio.create_task(self.consumer.run(), name="streamwork-consumer")
         settling = asyncio.create_task(self.settler.run(), name="streamwork-settler")
+        check = SelfCheck(self.table, self.consumer, self._hand, self.config.worker.slots)
         self._loops = [
-            asyncio.create_task(self._stamp(), name="streamwork-stamp"), asyncio.create_task(self._audit(), name="streamwork-audit"),
-        ]  # fmt: skip
+            asyncio.create_task(check.stamp(), name="streamwork-stamp"),
+            asyncio.create_task(check.audit(), name="streamwork-audit"),
+        ]
         stop = asyncio.create_task(self._draining.wait(), name="streamwork-drain")
         try:
             await asyncio.wait({reading, settling, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -272,26 +268,6 @@ class Worker:
         await self._stack.aclose()
         await self._reading.close()
         await self.driver.close()
-
-    async def _stamp(self) -> None:
-        while True:
-            self.table.loop_at_ms = SYSTEM_CLOCK.steady_ms()
-            self.table.free_slots = self.config.worker.slots - self._hand.count
-            await asyncio.sleep(STAMP_S)
-
-    async def _audit(self) -> None:
-        seen: set[tuple[str, bytes]] = set()
-        while True:
-            await asyncio.sleep(AUDIT_S)
-            try:
-                lanes = [lane for queue in self._queues for lane in queue.lanes]
-                name = self.consumer.name
-                seen = await self.consumer.reclaimer.audit(lanes, name, self._room, self._knows, seen) if name else set()
-            except StoreError:
-                seen = set()
-
-    def _knows(self, lane: bytes, entry: bytes) -> bool:
-        return (lane, entry) in self._hand.held
 
     @property
     def is_idle(self) -> bool:

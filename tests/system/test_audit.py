@@ -8,7 +8,7 @@ import pytest
 
 from streamwork.store import scripts
 from streamwork.store.commands import plain
-from streamwork.worker import worker as worker_module
+from streamwork.worker import selfcheck as worker_module
 from streamwork.worker.embedded import EmbeddedWorker
 from tests.apps import faults
 from tests.helpers import await_until, body_of, seed

@@ -1,0 +1,133 @@
+"""Wait for one result: told by the listener, and ended where nobody could tell any more."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import queue
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from streamwork.broker import inspect
+from streamwork.broker.resend import ainsist, insist
+from streamwork.broker.results import Results
+from streamwork.errors import StoreError
+from streamwork.handle import Handle
+from streamwork.model.state import State
+from streamwork.store.async_driver import AsyncDriver
+from streamwork.store.commands import plain
+from streamwork.store.keys import QueueKeys
+from streamwork.store.sync_driver import SyncDriver
+
+# A result that is not kept leaves nothing behind that a late wait could hear of. So a wait asks every few seconds where
+# its message is, as long as there are not so many waits that it would be felt; twice, since a message on its way from
+# lane to due may be seen in neither.
+_ASK_S, _MOST_ASKING = 2.0, 100
+_GONE = b"\nunknown\n"
+
+
+def arrival(
+    arrived: queue.SimpleQueue[bytes], give_up_s: float | None, state: Callable[[], State], waiting: Callable[[], int]
+) -> bytes | None:
+    """Return the record that arrives, one that says "ended, nothing kept", or None when the (monotonic) time is up."""
+    while True:
+        pause_s, is_last = _pause(give_up_s, time.monotonic())
+        try:
+            return arrived.get(timeout=pause_s)
+        except queue.Empty:
+            if is_last:
+                return None
+        try:
+            if waiting() <= _MOST_ASKING and state() == State.UNKNOWN and state() == State.UNKNOWN:
+                arrived.put(_GONE)  # behind what has arrived meanwhile
+        except StoreError:
+            pass  # what arrives once Redis is back counts
+
+
+async def aarrival(
+    arrived: asyncio.Future[bytes], give_up_s: float | None, state: Callable[[], Awaitable[State]], waiting: Callable[[], int]
+) -> bytes | None:
+    """Return what `arrival` does; `give_up_s` is the loop's time."""
+    now = asyncio.get_running_loop().time
+    while True:
+        pause_s, is_last = _pause(give_up_s, now())
+        await asyncio.wait({arrived}, timeout=pause_s)
+        if arrived.done():
+            return arrived.result()
+        if is_last:
+            return None
+        try:
+            if waiting() <= _MOST_ASKING and await state() == State.UNKNOWN and await state() == State.UNKNOWN:
+                return arrived.result() if arrived.done() else _GONE
+        except StoreError:
+            pass  # what arrives once Redis is back counts
+
+
+def _pause(give_up_s: float | None, now_s: float) -> tuple[float, bool]:
+    left_s = math.inf if give_up_s is None else max(0.0, give_up_s - now_s)
+    return min(left_s, _ASK_S), left_s <= _ASK_S
+
+
+class Wait:
+    """One waiter's look at the result key and its place on the listener's list.
+
+    Args:
+        results: The process's waiting side.
+        keys: The queue.
+        handle: What is waited for.
+        timeout_s: How long; None = as long as it takes.
+        patience_s: How long a Redis that is away is put up with before the wait begins.
+    """
+
+    def __init__(
+        self, results: Results, keys: QueueKeys, handle: Handle[Any], timeout_s: float | None, patience_s: float
+    ) -> None:
+        self._results = results
+        self._keys = keys
+        self._id = handle.id
+        self._look = inspect.look_for(keys, handle.id, handle.lane, handle.entry)
+        self._timeout_s = timeout_s
+        self._patience_s = patience_s
+
+    def here(self, driver: SyncDriver) -> bytes | None:
+        """Return the result record, or None when the time is up; blocks this thread."""
+        results, keys = self._results, self._keys
+        give_up_s = None if self._timeout_s is None else time.monotonic() + self._timeout_s
+        insist(lambda: results.watch(driver, keys), self._patience_s)
+        arrived: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        results.wait(keys, self._id, arrived.put)
+        try:
+            if arrived.empty():
+                record = insist(lambda: driver.run(plain("GET", keys.result(self._id))), self._patience_s)
+                if record is not None:
+                    results.ended(self._id, record)
+            return arrival(arrived, give_up_s, lambda: inspect.state_of(driver.run_all(self._look)), results.count)
+        finally:
+            results.forget(self._id, arrived.put)
+
+    async def on_loop(self, blocking: Callable[[], SyncDriver], driver: AsyncDriver) -> bytes | None:
+        """Return the result record, or None when the time is up; `blocking` is used in a thread, once per queue."""
+        results, keys = self._results, self._keys
+        loop = asyncio.get_running_loop()
+        give_up_s = None if self._timeout_s is None else loop.time() + self._timeout_s
+        if not results.is_watched(keys):
+            await asyncio.to_thread(lambda: insist(lambda: results.watch(blocking(), keys), self._patience_s))
+        arrived: asyncio.Future[bytes] = loop.create_future()
+
+        def waiter(record: bytes) -> None:
+            loop.call_soon_threadsafe(lambda: None if arrived.done() else arrived.set_result(record))
+
+        async def state() -> State:
+            return inspect.state_of(await driver.run_all(self._look))
+
+        results.wait(keys, self._id, waiter)
+        try:
+            if not arrived.done():
+                look = plain("GET", keys.result(self._id))
+                record = await ainsist(lambda: driver.run(look), self._patience_s)
+                if record is not None:
+                    results.ended(self._id, record)
+            return await aarrival(arrived, give_up_s, state, results.count)
+        finally:
+            results.forget(self._id, waiter)
