@@ -27,7 +27,24 @@ from streamwork.task import Task
 __version__ = "0.1.0"
 
 __all__ = [
-    "ArgumentError", "BodyTooLarge", "Call", "ConfigError", "Context", "EnqueueUnknown", "Handle", "Reject", "ResultGone",
-    "ResultTimeout", "Retry", "RetryLater", "Skip", "State", "StoreUnavailable", "Streamwork", "StreamworkError", "Task",
-    "TaskFailed", "TaskNotFound",
-]  # fmt: skip
+    "ArgumentError",
+    "BodyTooLarge",
+    "Call",
+    "ConfigError",
+    "Context",
+    "EnqueueUnknown",
+    "Handle",
+    "Reject",
+    "ResultGone",
+    "ResultTimeout",
+    "Retry",
+    "RetryLater",
+    "Skip",
+    "State",
+    "StoreUnavailable",
+    "Streamwork",
+    "StreamworkError",
+    "Task",
+    "TaskFailed",
+    "TaskNotFound",
+]

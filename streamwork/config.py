@@ -21,14 +21,27 @@ from streamwork.errors import ConfigError
 from streamwork.settings import ClientConfig, Config, KeepConfig, LivenessConfig, WorkerConfig
 
 __all__ = [
-    "ClientConfig", "Config", "KeepConfig", "LivenessConfig", "Loaded", "WorkerConfig", "load", "redis_for_tests",
-    "runtime_dir", "setting_names", "value_of", "variable_of",
-]  # fmt: skip
+    "ClientConfig",
+    "Config",
+    "KeepConfig",
+    "LivenessConfig",
+    "Loaded",
+    "WorkerConfig",
+    "load",
+    "redis_for_tests",
+    "runtime_dir",
+    "setting_names",
+    "value_of",
+    "variable_of",
+]
 
 
 _ROOMS: dict[str, type[msgspec.Struct]] = {
-    "client": ClientConfig, "worker": WorkerConfig, "liveness": LivenessConfig, "keep": KeepConfig,
-}  # fmt: skip
+    "client": ClientConfig,
+    "worker": WorkerConfig,
+    "liveness": LivenessConfig,
+    "keep": KeepConfig,
+}
 LOG_LEVELS, LOG_FORMATS = ("debug", "info", "warning", "error", "critical"), ("text", "json")
 # The shared table of a process is made before the app, and with it its settings, is known: 3 MB that are not touched.
 MOST_SLOTS = 10_000
@@ -44,9 +57,11 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 def load(
-    overrides: Mapping[str, Any] | None = None, folder: Path | None = None, environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+    environ: Mapping[str, str] | None = None,
     flags: Mapping[str, Any] | None = None,
-) -> Loaded:  # fmt: skip
+) -> Loaded:
     """Return the settings for a project folder.
 
     Args:
@@ -179,16 +194,26 @@ def _origin_of(message: str, origins: Mapping[str, str]) -> str:
 def _check_ranges(config: Config) -> None:
     worker = config.worker
     for name, value, least in (
-        ("worker.slots", worker.slots, 1), ("worker.processes", worker.processes, 1), ("worker.threads", worker.threads, 0),
-        ("worker.drain_timeout_s", worker.drain_timeout_s, 0), ("worker.block_s", worker.block_s, 0.05),
-        ("liveness.ttl_s", config.liveness.ttl_s, 0.5), ("keep.result_s", config.keep.result_s, 0),
-        ("client.max_body_bytes", config.client.max_body_bytes, 1), ("client.connect_timeout_s", config.client.connect_timeout_s, 0.01),
-        ("client.deadline_s", config.client.deadline_s, 0.1), ("client.send_timeout_s", config.client.send_timeout_s, 0),
-        ("client.resend_s", config.client.resend_s, 0), ("client.max_lanes", config.client.max_lanes, 1),
-        ("worker.max_tasks", worker.max_tasks, 0), ("worker.max_memory_mb", worker.max_memory_mb, 0),
-        ("worker.hung_after_s", worker.hung_after_s, 0), ("worker.bell_fleet", worker.bell_fleet, 0),
-        ("worker.max_starve_s", worker.max_starve_s, 0.1), ("keep.history_s", config.keep.history_s, 0),
-    ):  # fmt: skip
+        ("worker.slots", worker.slots, 1),
+        ("worker.processes", worker.processes, 1),
+        ("worker.threads", worker.threads, 0),
+        ("worker.drain_timeout_s", worker.drain_timeout_s, 0),
+        ("worker.block_s", worker.block_s, 0.05),
+        ("liveness.ttl_s", config.liveness.ttl_s, 0.5),
+        ("keep.result_s", config.keep.result_s, 0),
+        ("client.max_body_bytes", config.client.max_body_bytes, 1),
+        ("client.connect_timeout_s", config.client.connect_timeout_s, 0.01),
+        ("client.deadline_s", config.client.deadline_s, 0.1),
+        ("client.send_timeout_s", config.client.send_timeout_s, 0),
+        ("client.resend_s", config.client.resend_s, 0),
+        ("client.max_lanes", config.client.max_lanes, 1),
+        ("worker.max_tasks", worker.max_tasks, 0),
+        ("worker.max_memory_mb", worker.max_memory_mb, 0),
+        ("worker.hung_after_s", worker.hung_after_s, 0),
+        ("worker.bell_fleet", worker.bell_fleet, 0),
+        ("worker.max_starve_s", worker.max_starve_s, 0.1),
+        ("keep.history_s", config.keep.history_s, 0),
+    ):
         if not least <= value < math.inf:  # also refuses nan, which compares as false
             raise ConfigError(f"{name} = {value}: {least} at least, and finite")
     if worker.slots > MOST_SLOTS:

@@ -59,7 +59,9 @@ class Connection:
         self._sender: SyncSender | None = None
         self._results: Results | None = None
         self._known_queues: set[str] = set()
-        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[AsyncDriver, AsyncSender]] = weakref.WeakKeyDictionary()
+        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[AsyncDriver, AsyncSender]] = (
+            weakref.WeakKeyDictionary()
+        )
 
     def configure(self, config: Config) -> None:
         """Go on with other settings; threads' connections are closed, the next use makes them anew."""
@@ -82,7 +84,9 @@ class Connection:
         if self._endpoint is None:
             with self._lock:
                 if self._endpoint is None:
-                    self._endpoint = Endpoint(self.config.url or self._join_embedded(), self.config.client.connect_timeout_s)
+                    self._endpoint = Endpoint(
+                        self.config.url or self._join_embedded(), self.config.client.connect_timeout_s
+                    )
         return self._endpoint
 
     def _join_embedded(self) -> str:
@@ -168,7 +172,7 @@ class Connection:
         return Handle(self, message.task_id, call.queue, message.lane, entry, call.read_result)
 
     def _announce(self, names: set[str]) -> None:
-        # Only `streamwork queues` reads this set, so a failure here is no failure of the enqueue; the next one repeats it.
+        # Only `streamwork queues` reads this set, so a failure here is none of the enqueue; the next one repeats it.
         try:
             self.driver.run(plain("SADD", queues(self.namespace), *names))
         except StoreError:
@@ -242,7 +246,14 @@ class Connection:
         record = encode_result("cancel", State.CANCELLED, failure)
         client_id, keep_ms = self.results.client_id, int(max(self.config.keep.result_s, 60) * 1000)
         return scripts.cancel(
-            self.keys(handle.queue), handle.id, client_id, record, keep_ms, client_id, lane=handle.lane, entry=handle.entry
+            self.keys(handle.queue),
+            handle.id,
+            client_id,
+            record,
+            keep_ms,
+            client_id,
+            lane=handle.lane,
+            entry=handle.entry,
         )
 
     def close(self) -> None:

@@ -38,7 +38,18 @@ class Context(Generic[R]):
         lease_lost: Becomes True when another consumer was given this delivery: stop, nothing will be committed.
     """
 
-    __slots__ = ("attempt", "crashes", "fence", "free_slots", "lane", "lease_lost", "queue", "resources", "task_id", "task_name")
+    __slots__ = (
+        "attempt",
+        "crashes",
+        "fence",
+        "free_slots",
+        "lane",
+        "lease_lost",
+        "queue",
+        "resources",
+        "task_id",
+        "task_name",
+    )
 
     def __init__(self, task_name: str = "", resources: R | None = None) -> None:
         self.task_id = ""

@@ -24,10 +24,13 @@ def check_inside_task(handle: Handle[Any]) -> None:
         return
     if context.free_slots is not None and context.free_slots(handle.id) <= 0:
         raise UseAsync(
-            f"{context.task_name} waits for {handle.id} on its own queue {handle.queue!r} and its worker has no free slot: "
+            f"{context.task_name} waits for {handle.id} on its own queue {handle.queue!r} "
+            "and its worker has no free slot: "
             "this may never end; enqueue a follow-up instead, or raise --slots"
         )
     warnings.warn(
-        f"{context.task_name} waits for a task of its own queue {handle.queue!r}: with all slots waiting, nothing moves",
-        RuntimeWarning, stacklevel=4,
-    )  # fmt: skip
+        f"{context.task_name} waits for a task of its own queue {handle.queue!r}: "
+        "with all slots waiting, nothing moves",
+        RuntimeWarning,
+        stacklevel=4,
+    )

@@ -79,12 +79,12 @@ class LivenessConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def pulse_ms(self) -> int:
-        """Life of the reaper's pulse: TTL − 2 beats, the longest that still lapses before a live worker's key (rule 14)."""
+        """Life of the reaper's pulse: TTL − 2 beats, which lapses just before a live worker's key would (rule 14)."""
         return int(self.ttl_s * 500)
 
     @property
     def reap_s(self) -> float:
-        """Seconds between reaper ticks: 0.38 TTL leaves a standby a quarter of the pulse to take over before it lapses."""
+        """Seconds between reaper ticks: 0.38 TTL leaves a standby a quarter of the pulse to take over."""
         return self.ttl_s * 0.38
 
     @property
@@ -113,8 +113,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         app: ``package.module:attribute`` of the app, for the command line.
         namespace: Name of the app, for commands that run where it cannot be imported.
         redis_server: Binary for the embedded server; None = search.
-        folder: Where the embedded server keeps its data; `load` makes it absolute, from the folder of the pyproject.toml
-            that has a ``[tool.streamwork]``, else from the current one, so that all users of a project meet there.
+        folder: Where the embedded server keeps its data; `load` makes it absolute, from the folder of the
+            pyproject.toml that has a ``[tool.streamwork]``, else from the current one, so that all users of a project
+            meet there.
         log_level: Of the worker's log lines: debug, info, warning, error or critical.
         log_format: Of the same: ``text`` or ``json``, one object per line.
     """

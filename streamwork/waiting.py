@@ -46,7 +46,10 @@ def arrival(
 
 
 async def aarrival(
-    arrived: asyncio.Future[bytes], give_up_s: float | None, state: Callable[[], Awaitable[State]], waiting: Callable[[], int]
+    arrived: asyncio.Future[bytes],
+    give_up_s: float | None,
+    state: Callable[[], Awaitable[State]],
+    waiting: Callable[[], int],
 ) -> bytes | None:
     """Return what `arrival` does; `give_up_s` is the loop's time."""
     now = asyncio.get_running_loop().time

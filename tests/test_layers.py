@@ -14,15 +14,19 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "streamwork"
 
-# From the ground up. A step holds rooms; a room is a folder or a module of the package, or several that count as
-# one (`connection` and some more are the app's, in files of their own). An import stays in its room or goes to a lower step; the
+# From the ground up. A step holds rooms; a room is a folder or a module of the package, or several that count as one
+# (`connection` and some more are the app's, in files of their own). An import stays in its room or goes down; the
 # steps inside a floor are the design's exceptions.
 FLOORS: list[list[list[set[str]]]] = [
     [[{"errors", "clock", "ids", "service"}]],
     [[{"model"}], [{"config", "settings"}, {"wire"}, {"telemetry"}]],
     [[{"store"}]],
     [[{"broker"}, {"flow"}, {"coord"}, {"spool"}]],
-    [[{"handle", "task", "context", "middleware"}], [{"app", "connection", "inline", "bulk", "guards", "waiting"}], [{"workflow"}]],
+    [
+        [{"handle", "task", "context", "middleware"}],
+        [{"app", "connection", "inline", "bulk", "guards", "waiting"}],
+        [{"workflow"}],
+    ],
     [[{"worker"}, {"scheduler"}, {"scale"}, {"monitor"}]],
     [[{"api"}, {"mcp"}, {"migrate"}, {"testing"}], [{"cli"}]],
 ]

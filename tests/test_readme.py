@@ -39,12 +39,22 @@ def test_the_first_example_is_short_and_answers(folder):
     log = folder / "worker.log"
     with log.open("w") as sink:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "streamwork", *command[1].split()], cwd=folder, env=environment, stderr=sink, stdout=sink
+            [sys.executable, "-m", "streamwork", *command[1].split()],
+            cwd=folder,
+            env=environment,
+            stderr=sink,
+            stdout=sink,
         )
     try:
         wait_until(lambda: "worker ready" in log.read_text(), "the worker is ready", within_s=30)
         done = subprocess.run(
-            [sys.executable, "tasks.py"], cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "tasks.py"],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert done.stdout.strip() == expected[1], done.stderr
     finally:

@@ -15,7 +15,11 @@ _LEVEL_OF_PRIORITY = (0, 0, 0, 1, 1, 1, 2, 2, 2, 3)
 
 def lane_name(priority: int, tags: Iterable[str]) -> str:
     """Return ``<level>:<sorted tags>``; raises ConfigError for a priority outside 0–9 or tags that are too long."""
-    if isinstance(priority, bool) or not isinstance(priority, int) or not LOWEST_PRIORITY <= priority <= HIGHEST_PRIORITY:
+    if (
+        isinstance(priority, bool)
+        or not isinstance(priority, int)
+        or not LOWEST_PRIORITY <= priority <= HIGHEST_PRIORITY
+    ):
         raise ConfigError(f"priority {priority!r}: use a whole number from 0 (last) to 9 (first)")
     joined = ",".join(sorted(tags))
     if len(joined) > _LONGEST_TAGS:

@@ -37,7 +37,9 @@ class Retry:
         if isinstance(self.on, type):
             object.__setattr__(self, "on", (self.on,))
         if self.max_attempts < 1:
-            raise ConfigError(f"Retry(max_attempts={self.max_attempts}): at least 1, the first run; for no retries, retry=None")
+            raise ConfigError(
+                f"Retry(max_attempts={self.max_attempts}): at least 1, the first run; for no retries, retry=None"
+            )
         # Asked for in this form, nan is refused too; an endless wait would be no wait that Redis can hold.
         if not (0 <= self.base < math.inf and 0 <= self.max_delay < math.inf and 1 <= self.factor < math.inf):
             raise ConfigError("Retry: base and max_delay cannot be negative, factor is at least 1, and all are finite")

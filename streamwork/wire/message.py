@@ -16,7 +16,12 @@ WIRE_VERSION = 1
 NO_KWARGS = msgspec.Raw(b"\xc0")
 
 
-class Options(msgspec.Struct, frozen=True, omit_defaults=True, rename={"timeout_ms": "t", "keep_ms": "k", "retry": "m", "replay_of": "o", "headers": "h"}):
+class Options(
+    msgspec.Struct,
+    frozen=True,
+    omit_defaults=True,
+    rename={"timeout_ms": "t", "keep_ms": "k", "retry": "m", "replay_of": "o", "headers": "h"},
+):
     """What one task message carries beside its arguments; absent fields follow the task's declaration.
 
     Attributes:
@@ -190,7 +195,8 @@ class DeadLetter(msgspec.Struct, frozen=True, array_like=True):
         id: Task id, or ``entry-<lane>-<entry>`` where the body has none.
         task: Task name, empty where unknown.
         lane: Where it waited.
-        reason: ``failed``, ``rejected``, ``quarantined``, ``lost``, ``undecodable``, ``unknown_task`` or ``settle_error``.
+        reason: ``failed``, ``rejected``, ``quarantined``, ``lost``, ``undecodable``, ``unknown_task`` or
+            ``settle_error``.
         failure: What was raised, or the evidence.
         attempt: The attempt record.
         died_at_ms: When.

@@ -206,7 +206,7 @@ class Consumer:
         # The name can change while the read is on its way: what it brings belongs to the old one.
         server, name = self._reading.run_id, self.name
         command = scripts.read_new([(lane.stream, lane.name) for lane in lanes], name, count, block_ms)
-        # A read that will be answered at once: the settler lets it go first, so that slots fill while outcomes are packed.
+        # A read that is answered at once: the settler lets it go first, so that slots fill while outcomes are packed.
         self.answer = None if self.is_idle else asyncio.get_running_loop().create_future()
         try:
             reply = await self._reading.run(command)
@@ -259,4 +259,7 @@ class Consumer:
             for lane in queue.lanes:
                 mark = await self._driver.run(scripts.heal(queue.keys, lane.name, now_ms))
                 if mark != "there":
-                    logger.error("data lost: a lane's consumer group was gone and is made anew", extra={"lane": lane.stream, "from": mark})
+                    logger.error(
+                        "data lost: a lane's consumer group was gone and is made anew",
+                        extra={"lane": lane.stream, "from": mark},
+                    )

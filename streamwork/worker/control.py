@@ -27,7 +27,9 @@ class Control:
 
     BLOCK_MS = 10_000
 
-    def __init__(self, driver: AsyncDriver, keys: QueueKeys, heard: Callable[[str, str], None], refresh: Callable[[], Any]) -> None:
+    def __init__(
+        self, driver: AsyncDriver, keys: QueueKeys, heard: Callable[[str, str], None], refresh: Callable[[], Any]
+    ) -> None:
         self._driver = driver
         self._keys = keys
         self._heard = heard

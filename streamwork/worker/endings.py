@@ -58,16 +58,28 @@ class Endings:
         keys = run.lane.queue.keys
         record = encode_result(run.token, state, payload)
         journal = self._journal(run, message.id, message.task, state, detail)
-        self._settle(run, SettleItem(
-            op + self._flags(run), run.lane.name, run.entry, run.count, journal, (record, self._keep_ms(run)),
-            keys.result_prefix + message.id, None if message.reply_to is None else keys.reply(message.reply_to),
-            len(record) + len(journal) + 120,
-        ))  # fmt: skip
+        self._settle(
+            run,
+            SettleItem(
+                op + self._flags(run),
+                run.lane.name,
+                run.entry,
+                run.count,
+                journal,
+                (record, self._keep_ms(run)),
+                keys.result_prefix + message.id,
+                None if message.reply_to is None else keys.reply(message.reply_to),
+                len(record) + len(journal) + 120,
+            ),
+        )
 
     def again(self, run: Run, verdict: Again) -> None:
         """Let it run again as the next attempt."""
         past = run.attempt._replace(attempt=run.attempt.attempt + 1)
-        logger.info("task will run again", extra={**facts(run), "error": f"{verdict.type_name}: {verdict.message[:300]}", "in_ms": verdict.delay_ms})
+        logger.info(
+            "task will run again",
+            extra={**facts(run), "error": f"{verdict.type_name}: {verdict.message[:300]}", "in_ms": verdict.delay_ms},
+        )
         self.reschedule(run, past, verdict.delay_ms, "retried", f"{verdict.type_name}: {verdict.message}"[:500])
 
     def unknown(self, run: Run) -> None:
@@ -83,7 +95,9 @@ class Endings:
         if message.task not in self._unknown:
             self._unknown.add(message.task)  # once per name: there may be thousands of messages
             logger.warning("task unknown to this worker, left for another one", extra=facts(run))
-        self.reschedule(run, past._replace(deferrals=past.deferrals + 1), delay_ms, "deferred", f"unknown task {message.task}")
+        self.reschedule(
+            run, past._replace(deferrals=past.deferrals + 1), delay_ms, "deferred", f"unknown task {message.task}"
+        )
 
     def reschedule(self, run: Run, past: Attempt, delay_ms: int, state: str, detail: str) -> None:
         """Put it into due with this past; promoted `delay_ms` from now."""
@@ -92,10 +106,20 @@ class Endings:
         body = run.fields[run.fields.index(b"d") + 1]
         due = b"%b\n%b\n%b" % (run.lane.name_bytes, encode_attempt(past).encode(), body)
         journal = self._journal(run, message.id, message.task, state, detail)
-        self._settle(run, SettleItem(
-            "R" + self._flags(run), run.lane.name, run.entry, run.count, journal, (self.now_ms() + delay_ms, due),
-            run.lane.queue.keys.result_prefix + message.id, None, len(due) + len(journal) + 120,
-        ))  # fmt: skip
+        self._settle(
+            run,
+            SettleItem(
+                "R" + self._flags(run),
+                run.lane.name,
+                run.entry,
+                run.count,
+                journal,
+                (self.now_ms() + delay_ms, due),
+                run.lane.queue.keys.result_prefix + message.id,
+                None,
+                len(due) + len(journal) + 120,
+            ),
+        )
 
     def dead(self, run: Run, reason: str, failure: Failure) -> None:
         """Put it to the dead letters; garbage without an id too."""
@@ -103,25 +127,59 @@ class Endings:
         task_id = message.id if message is not None else f"entry-{run.lane.name}-{run.entry.decode()}"
         name = message.task if message is not None else ""
         body = _stored(run.fields)
-        letter = encode_record(DeadLetter(
-            WIRE_VERSION, task_id, name, run.lane.name, reason, failure, encode_attempt(run.attempt), self.now_ms(), body
-        ))  # fmt: skip
-        logger.error("task is dead", extra={**facts(run), "reason": reason, "error": f"{failure.type_name}: {failure.message[:300]}"})
+        letter = encode_record(
+            DeadLetter(
+                WIRE_VERSION,
+                task_id,
+                name,
+                run.lane.name,
+                reason,
+                failure,
+                encode_attempt(run.attempt),
+                self.now_ms(),
+                body,
+            )
+        )
+        logger.error(
+            "task is dead",
+            extra={**facts(run), "reason": reason, "error": f"{failure.type_name}: {failure.message[:300]}"},
+        )
         record = encode_result(run.token, State.DEAD, encode_record(failure))
-        journal = self._journal(run, task_id, name, State.DEAD, f"{reason}: {failure.type_name}: {failure.message}"[:500])
+        journal = self._journal(
+            run, task_id, name, State.DEAD, f"{reason}: {failure.type_name}: {failure.message}"[:500]
+        )
         keys = run.lane.queue.keys
         rest: tuple[Arg, ...] = (record, max(self._keep_ms(run), 60_000), self.now_ms(), letter)
         reply = keys.reply(message.reply_to) if message is not None and message.reply_to is not None else None
-        self._settle(run, SettleItem(
-            "D" + self._flags(run), run.lane.name, run.entry, run.count, journal, rest, keys.result_prefix + task_id, reply,
-            len(record) + len(letter) + len(journal) + 120,
-        ))  # fmt: skip
+        self._settle(
+            run,
+            SettleItem(
+                "D" + self._flags(run),
+                run.lane.name,
+                run.entry,
+                run.count,
+                journal,
+                rest,
+                keys.result_prefix + task_id,
+                reply,
+                len(record) + len(letter) + len(journal) + 120,
+            ),
+        )
 
     def _journal(self, run: Run, task_id: str, name: str, state: str, detail: str) -> bytes:
         record: JournalRecord | tuple[Any, ...] = (
-            WIRE_VERSION, task_id, name, state, run.lane.name, run.entry, run.attempt.attempt, run.consumer,
-            run.started_at_ms, self.now_ms(), detail,
-        )  # fmt: skip
+            WIRE_VERSION,
+            task_id,
+            name,
+            state,
+            run.lane.name,
+            run.entry,
+            run.attempt.attempt,
+            run.consumer,
+            run.started_at_ms,
+            self.now_ms(),
+            detail,
+        )
         return encode_record(record)
 
 
@@ -129,9 +187,12 @@ def facts(run: Run) -> dict[str, Any]:
     """Return what a log line says of a run."""
     message = run.message
     return {
-        "task_id": message.id if message else "", "task": message.task if message else "", "queue": run.lane.queue.name,
-        "entry": run.entry.decode(), "attempt": run.attempt.attempt,
-    }  # fmt: skip
+        "task_id": message.id if message else "",
+        "task": message.task if message else "",
+        "queue": run.lane.queue.name,
+        "entry": run.entry.decode(),
+        "attempt": run.attempt.attempt,
+    }
 
 
 def _stored(fields: list[bytes]) -> bytes:

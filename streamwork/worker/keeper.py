@@ -61,7 +61,9 @@ class Keeper:
                 Maintainer(self.driver, self.config, queue),
             ]
             self._listen(queue)
-        self._loops += [asyncio.create_task(service.run(), name=f"streamwork-{service.name}") for service in self._services]
+        self._loops += [
+            asyncio.create_task(service.run(), name=f"streamwork-{service.name}") for service in self._services
+        ]
 
     def _listen(self, queue: QueueFacts) -> None:
         driver = self._make_driver(Control.BLOCK_MS / 1000 + 5)
@@ -98,7 +100,8 @@ class Keeper:
     async def _refresh(self, queue: QueueFacts) -> None:
         keys = queue.keys
         lanes, returned, cancelled, fleet = await self.driver.run_all([
-            plain("HKEYS", keys.lanes), plain("SMEMBERS", keys.returned), plain("HKEYS", keys.cancelled), plain("HLEN", keys.consumers),
+            plain("HKEYS", keys.lanes), plain("SMEMBERS", keys.returned), plain("HKEYS", keys.cancelled),
+            plain("HLEN", keys.consumers),
         ])  # fmt: skip
         queue.lanes = sorted(lane.decode() for lane in lanes)
         queue.fleet = fleet
@@ -139,7 +142,14 @@ class Keeper:
         for queue in self.queues:
             await self._refresh(queue)
 
-    async def remove(self, member: Member, *, mode: str, evidence: str = "", started: dict[str, list[tuple[str, bytes]]] | None = None) -> int:
+    async def remove(
+        self,
+        member: Member,
+        *,
+        mode: str,
+        evidence: str = "",
+        started: dict[str, list[tuple[str, bytes]]] | None = None,
+    ) -> int:
         """Take a consumer off the list and mark what it still owns for adoption.
 
         Args:

@@ -23,7 +23,9 @@ class Beat(Service):
 
     name = "beat"
 
-    def __init__(self, driver: AsyncDriver, config: Config, queues: list[QueueFacts], members: dict[str, Member]) -> None:
+    def __init__(
+        self, driver: AsyncDriver, config: Config, queues: list[QueueFacts], members: dict[str, Member]
+    ) -> None:
         super().__init__()
         self._driver = driver
         self._ttl_ms = config.liveness.ttl_ms
@@ -37,13 +39,17 @@ class Beat(Service):
         members = list(self._members.values())
         pairs = [(member, queue) for member in members for queue in self._queues]
         sent_at_ms = SYSTEM_CLOCK.steady_ms()
-        alive = await self._driver.run_all([scripts.beat(queue.keys, member.name, self._ttl_ms) for member, queue in pairs])
+        alive = await self._driver.run_all(
+            [scripts.beat(queue.keys, member.name, self._ttl_ms) for member, queue in pairs]
+        )
         self.beaten_at_ms = sent_at_ms
         fenced: set[str] = set()
         for (member, queue), renewed in zip(pairs, alive, strict=True):
             if not renewed and member.name not in fenced:
                 answer = await self._driver.run(scripts.revive(queue.keys, member.name, self._ttl_ms))
-                logger.warning("liveness had lapsed", extra={"consumer": member.name, "queue": queue.keys.queue, "now": answer})
+                logger.warning(
+                    "liveness had lapsed", extra={"consumer": member.name, "queue": queue.keys.queue, "now": answer}
+                )
                 if answer == "fenced":
                     fenced.add(member.name)
         for member in members:
@@ -63,10 +69,12 @@ class Reaper(Service):
     """
 
     name = "reaper"
-    # Every so many ticks also look for consumers that own entries without being registered: a fenced one that read again.
+    # Every so many ticks also look for owners of entries that are not registered: a fenced one that read again.
     FULL_EVERY = 16
 
-    def __init__(self, driver: AsyncDriver, config: Config, queue: QueueFacts, members: dict[str, Member], me: str) -> None:
+    def __init__(
+        self, driver: AsyncDriver, config: Config, queue: QueueFacts, members: dict[str, Member], me: str
+    ) -> None:
         super().__init__()
         self._driver = driver
         self._liveness = config.liveness
@@ -81,7 +89,9 @@ class Reaper(Service):
     async def tick(self) -> float:
         """Renew the pulse and take who is dead; answers when to come again."""
         keys, liveness = self._queue.keys, self._liveness
-        pulse = await self._driver.run(scripts.pulse(keys, self._me, liveness.pulse_ms, liveness.ttl_ms, liveness.near_ms))
+        pulse = await self._driver.run(
+            scripts.pulse(keys, self._me, liveness.pulse_ms, liveness.ttl_ms, liveness.near_ms)
+        )
         self._queue.on_duty = pulse.on_duty
         if not pulse.on_duty:
             return max(0.02, (pulse.left_ms - liveness.near_ms * 0.7) / 1000)
@@ -110,7 +120,9 @@ class Reaper(Service):
         names: set[str] = set()
         for lane in self._queue.lanes:
             try:
-                rows: list[list[Any]] = await self._driver.run(plain("XINFO", "CONSUMERS", self._queue.keys.lane(lane), "workers"))
+                rows: list[list[Any]] = await self._driver.run(
+                    plain("XINFO", "CONSUMERS", self._queue.keys.lane(lane), "workers")
+                )
             except StoreError:
                 continue  # the lane or its group is gone; readers heal it
             for row in rows:
@@ -138,7 +150,9 @@ class Reaper(Service):
         if not self._queue.lanes:
             await self._driver.run(plain("HDEL", self._queue.keys.consumers, consumer))
         self._taken[consumer] = SYSTEM_CLOCK.steady_ms()
-        logger.warning("dead consumer taken", extra={"queue": self._queue.keys.queue, "consumer": consumer, "entries": marked})
+        logger.warning(
+            "dead consumer taken", extra={"queue": self._queue.keys.queue, "consumer": consumer, "entries": marked}
+        )
 
     async def _drop_emptied(self) -> None:
         # Not before one BLOCK after death: a blocked read of the dead could still make the name again (rule 13).

@@ -52,7 +52,10 @@ class ProcessExecutor:
             max_workers=os.cpu_count() or 1,
             context=multiprocessing.get_context("spawn"),
             initializer=_begin,
-            initargs=(os.getpid(), sorted({task.function.__module__ for task in app.tasks.values() if task.executor == "process"})),
+            initargs=(
+                os.getpid(),
+                sorted({task.function.__module__ for task in app.tasks.values() if task.executor == "process"}),
+            ),
         )
 
     @property
@@ -66,11 +69,20 @@ class ProcessExecutor:
         assert message is not None and task is not None  # noqa: PT018 - admit went first
         runner.start(run, self._numbers.popleft())
         context = runner.context(run)
-        facts = {"task_id": context.task_id, "queue": context.queue, "lane": context.lane, "attempt": context.attempt, "crashes": context.crashes, "fence": context.fence}
+        facts = {
+            "task_id": context.task_id,
+            "queue": context.queue,
+            "lane": context.lane,
+            "attempt": context.attempt,
+            "crashes": context.crashes,
+            "fence": context.fence,
+        }
         override = message.options.retry if message.options is not None else None
         place = (task.function.__module__, task.function.__qualname__)
         future: Future[Any] = self._pool.schedule(
-            run_in_process, args=(place, bytes(message.args), bytes(message.kwargs), facts, override), timeout=runner.timeout_s(run)
+            run_in_process,
+            args=(place, bytes(message.args), bytes(message.kwargs), facts, override),
+            timeout=runner.timeout_s(run),
         )
         self._futures[run] = future
         future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._collect, run, done))
@@ -87,7 +99,9 @@ class ProcessExecutor:
             run.stop_reason = "released"
             run.is_over = False
         except TimeoutError:
-            self._runner.raised(run, TimeoutError(f"not ended within {self._runner.timeout_s(run):g} s; its process was killed"))
+            self._runner.raised(
+                run, TimeoutError(f"not ended within {self._runner.timeout_s(run):g} s; its process was killed")
+            )
         except self._expired as error:
             self._runner.crashed(run, f"its process ended with status {error.exitcode}")
         except Exception as error:  # noqa: BLE001 - the pool's own trouble is this delivery's failure
@@ -123,7 +137,11 @@ def _begin(parent: int, modules: list[str]) -> None:
 
 
 def run_in_process(
-    place: tuple[str, str], args: bytes, kwargs: bytes, facts: dict[str, Any], override: tuple[int, float, float, float, bool] | None
+    place: tuple[str, str],
+    args: bytes,
+    kwargs: bytes,
+    facts: dict[str, Any],
+    override: tuple[int, float, float, float, bool] | None,
 ) -> tuple[str, bytes | Verdict]:
     """Run one body in a pool process; answers ("value", packed result) or ("verdict", what judge decided)."""
     found: Any = importlib.import_module(place[0])

@@ -66,7 +66,9 @@ class Reclaimer:
         runs: list[Run] = []
         for entry, fields, delivered, suspicion in adopted:
             if fields is None:
-                logger.error("an adopted entry is gone from its stream", extra={"lane": lane.stream, "entry": entry.decode()})
+                logger.error(
+                    "an adopted entry is gone from its stream", extra={"lane": lane.stream, "entry": entry.decode()}
+                )
                 continue
             run = Run(lane, entry, fields, consumer, server)
             run.count = delivered
@@ -99,7 +101,9 @@ class Reclaimer:
         """
         unknown: set[tuple[str, bytes]] = set()
         for lane in lanes:
-            pending: list[Any] = await self._driver.run(plain("XPENDING", lane.stream, "workers", "-", "+", 1000, consumer))
+            pending: list[Any] = await self._driver.run(
+                plain("XPENDING", lane.stream, "workers", "-", "+", 1000, consumer)
+            )
             missing = {row[0]: row[3] for row in pending if not known(lane.name_bytes, row[0])}
             again = [entry for entry in missing if seen is None or (lane.stream, entry) in seen]
             unknown |= {(lane.stream, entry) for entry in missing if entry not in again}

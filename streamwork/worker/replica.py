@@ -88,7 +88,8 @@ class Replica:
         return self._reap()
 
     async def _poll(self) -> int:
-        while os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        # Without pidfd there is nothing to be woken by, and WNOHANG does not block.
+        while os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:  # noqa: ASYNC110, ASYNC222
             await asyncio.sleep(0.05)
         return self._reap()
 

@@ -42,11 +42,16 @@ class Runner:
     """
 
     def __init__(
-        self, tasks: dict[str, Task[..., Any]], table: SlotTable, settle: Callable[[Run, SettleItem], None], resources: Any = None
+        self,
+        tasks: dict[str, Task[..., Any]],
+        table: SlotTable,
+        settle: Callable[[Run, SettleItem], None],
+        resources: Any = None,
     ) -> None:
         self._tasks = tasks
         self._table = table
-        self.endings = Endings(settle, lambda: self.now_ms())
+        # Looked up at each call: a test's clock is set later.
+        self.endings = Endings(settle, lambda: self.now_ms())  # noqa: PLW0108
         self._resources = resources
         self.free_slots: Callable[[str], int] | None = None
         self.now_ms: Callable[[], int] = SYSTEM_CLOCK.now_ms
@@ -65,9 +70,13 @@ class Runner:
                 if b"a" in named:
                     run.was_moved = True
                     past = decode_attempt(named[b"a"])
-                    run.attempt = past._replace(crashes=past.crashes + run.attempt.crashes, lost=past.lost + run.attempt.lost)
+                    run.attempt = past._replace(
+                        crashes=past.crashes + run.attempt.crashes, lost=past.lost + run.attempt.lost
+                    )
         except (StreamworkError, ValueError) as error:
-            logger.warning("undecodable entry", extra={"lane": run.lane.stream, "entry": run.entry.decode(), "error": str(error)})
+            logger.warning(
+                "undecodable entry", extra={"lane": run.lane.stream, "entry": run.entry.decode(), "error": str(error)}
+            )
             self.endings.dead(run, "undecodable", Failure("DecodeError", str(error)))
             return False
         return True
@@ -77,13 +86,21 @@ class Runner:
         message = run.message
         assert message is not None
         if message.id in run.lane.queue.cancelled:
-            self.endings.end(run, "C", State.CANCELLED, encode_record(Failure("Cancelled", "cancelled before it ran")), "cancelled")
+            self.endings.end(
+                run, "C", State.CANCELLED, encode_record(Failure("Cancelled", "cancelled before it ran")), "cancelled"
+            )
             return False
         if run.attempt.crashes >= MOST_CRASHES:
-            self.endings.dead(run, "quarantined", Failure("Quarantined", f"its process died {run.attempt.crashes} times: {run.stop_reason}"))
+            self.endings.dead(
+                run,
+                "quarantined",
+                Failure("Quarantined", f"its process died {run.attempt.crashes} times: {run.stop_reason}"),
+            )
             return False
         if run.attempt.lost >= MOST_LOSSES:
-            self.endings.dead(run, "lost", Failure("Lost", f"its worker vanished {run.attempt.lost} times: {run.stop_reason}"))
+            self.endings.dead(
+                run, "lost", Failure("Lost", f"its worker vanished {run.attempt.lost} times: {run.stop_reason}")
+            )
             return False
         run.task = self._tasks.get(message.task)
         if run.task is None:
@@ -160,7 +177,9 @@ class Runner:
         past = run.attempt._replace(crashes=run.attempt.crashes + 1)
         if past.crashes >= MOST_CRASHES:
             run.attempt = past
-            self.endings.dead(run, "quarantined", Failure("Quarantined", f"its process died {past.crashes} times: {evidence}"))
+            self.endings.dead(
+                run, "quarantined", Failure("Quarantined", f"its process died {past.crashes} times: {evidence}")
+            )
             return
         logger.error("task crashed its process", extra={**facts(run), "evidence": evidence, "crashes": past.crashes})
         self.endings.reschedule(run, past, 0, "crashed", evidence)
@@ -176,7 +195,12 @@ class Runner:
                 policies = (Retry(attempts, (Exception,), base, factor, longest, jitter),)
             verdict = judge(error, run.attempt.attempt, policies)
         except (StreamworkError, ArithmeticError, ValueError) as wrong:  # a policy that nobody can follow, such as NaN
-            verdict = Dead("failed", type_name(error), f"{text_of(error)} (and its retry policy: {text_of(wrong)})", traceback_text(error))
+            verdict = Dead(
+                "failed",
+                type_name(error),
+                f"{text_of(error)} (and its retry policy: {text_of(wrong)})",
+                traceback_text(error),
+            )
         self.settle_verdict(run, verdict)
 
     def unreadable(self, run: Run, error: WireError) -> None:

@@ -47,8 +47,10 @@ class SelfCheck:
             await asyncio.sleep(AUDIT_S)
             try:
                 lanes = [lane for queue in consumer.queues for lane in queue.lanes]
-                seen = await consumer.reclaimer.audit(
-                    lanes, consumer.name, consumer.free_slots, self._hand.knows, seen
-                ) if consumer.name else set()
+                seen = (
+                    await consumer.reclaimer.audit(lanes, consumer.name, consumer.free_slots, self._hand.knows, seen)
+                    if consumer.name
+                    else set()
+                )
             except StoreError:
                 seen = set()

@@ -77,10 +77,16 @@ class Settler:
         """Settle what an earlier process left in a file; raises StoreError, and then all of it may be sent again."""
         await self._driver.connect()
         for outcome in outcomes:
-            item = outcome.item if outcome.server == self._driver.run_id else outcome.item._replace(op=outcome.item.op + "!")
+            item = (
+                outcome.item
+                if outcome.server == self._driver.run_id
+                else outcome.item._replace(op=outcome.item.op + "!")
+            )
             lost = await self._driver.run(scripts.settle(QueueKeys(namespace, outcome.queue), outcome.consumer, [item]))
             if lost:
-                logger.warning("a spooled outcome came too late", extra={"entry": item.entry.decode(), "lane": item.lane})
+                logger.warning(
+                    "a spooled outcome came too late", extra={"entry": item.entry.decode(), "lane": item.lane}
+                )
 
     def take_unsent(self) -> list[tuple[Run, SettleItem]]:
         """Hand over what was not committed, for the spool at the drain deadline."""
@@ -107,7 +113,9 @@ class Settler:
     async def _let_read_pass(self) -> None:
         answer = self.read_answer()
         if answer is not None and not answer.done():
-            timer = asyncio.get_running_loop().call_later(READ_FIRST_S, lambda: None if answer.done() else answer.set_result(None))
+            timer = asyncio.get_running_loop().call_later(
+                READ_FIRST_S, lambda: None if answer.done() else answer.set_result(None)
+            )
             await answer
             timer.cancel()
 
@@ -169,7 +177,10 @@ class Settler:
             await self._persist(chunk[middle:])
             return
         run, item = chunk[0]
-        logger.error("an outcome cannot be written", extra={"entry": run.entry.decode(), "lane": run.lane.stream, "error": str(error)})
+        logger.error(
+            "an outcome cannot be written",
+            extra={"entry": run.entry.decode(), "lane": run.lane.stream, "error": str(error)},
+        )
         try:
             await self._commit([(run, _minimal(run, item, str(error)))])
         except StoreUnavailable:
@@ -191,5 +202,10 @@ def _minimal(run: Run, item: SettleItem, error: str) -> SettleItem:
         WIRE_VERSION, task_id, run.message.task if run.message else "", run.lane.name, "settle_error", failure,
         encode_attempt(run.attempt), run.started_at_ms, body,
     )  # fmt: skip
-    rest = (encode_result(run.token, State.DEAD, encode_record(failure)), 86_400_000, max(run.started_at_ms, 1), encode_record(letter))
+    rest = (
+        encode_result(run.token, State.DEAD, encode_record(failure)),
+        86_400_000,
+        max(run.started_at_ms, 1),
+        encode_record(letter),
+    )
     return item._replace(op="D" + item.op[1:].replace("!", ""), rest=rest, reply_key=item.reply_key)

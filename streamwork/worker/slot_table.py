@@ -62,7 +62,7 @@ class SlotTable:
 
     @property
     def beat_at_ms(self) -> int:
-        """When the last good beat was sent, steady ms; 0 = never. A process reads only while this is young (rule 12)."""
+        """When the last good beat was sent, steady ms; 0 = never. A process reads only while it is young (rule 12)."""
         return self._stamped(0)
 
     @beat_at_ms.setter

@@ -56,8 +56,8 @@ class AsyncSlots:
     def submit(self, run: Run) -> None:
         """Take a delivery; a slot begins it as soon as the loop turns."""
         self._work.append(run)
-        # While this runs no slot does, so whatever counts as running waits for something: such bodies get a slot each at
-        # once. Bodies that never wait are done fastest by one slot after another.
+        # While this runs no slot does, so whatever counts as running waits for something: such bodies get a slot each
+        # at once. Bodies that never wait are done fastest by one slot after another.
         if not self._waking or (self._running and self._waking < len(self._work)):
             self._wake_one()
 

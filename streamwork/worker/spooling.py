@@ -18,7 +18,9 @@ def spool_unsent(settler: Settler, folder: Path, namespace: str) -> Path | None:
     try:
         path = spool.write(folder, namespace, unsent)
     except OSError:
-        logger.exception("outcomes could not be spooled: these deliveries will run again", extra={"outcomes": len(unsent)})
+        logger.exception(
+            "outcomes could not be spooled: these deliveries will run again", extra={"outcomes": len(unsent)}
+        )
         return None
     logger.error("Redis is away: outcomes are spooled", extra={"outcomes": len(unsent), "file": str(path)})
     return path

@@ -66,5 +66,7 @@ class Maintainer(Service):
         for lane in self._queue.lanes:
             await self._driver.run(scripts.maintain(self._queue.keys, lane, oldest, self.TRIMMED_AT_ONCE))
         if self._history_ms:
-            await self._driver.run(plain("XTRIM", self._queue.keys.journal, "MINID", "~", oldest, "LIMIT", self.TRIMMED_AT_ONCE))
+            await self._driver.run(
+                plain("XTRIM", self._queue.keys.journal, "MINID", "~", oldest, "LIMIT", self.TRIMMED_AT_ONCE)
+            )
         return None

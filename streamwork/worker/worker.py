@@ -44,7 +44,9 @@ class Worker:
         settled: Told (run, item, committed) after each settle; for tests and statistics.
     """
 
-    def __init__(self, app: Streamwork, config: Config, name: str, table: SlotTable, settled: Settled | None = None) -> None:
+    def __init__(
+        self, app: Streamwork, config: Config, name: str, table: SlotTable, settled: Settled | None = None
+    ) -> None:
         self.app = app
         self.config = config
         self.table = table
@@ -53,7 +55,10 @@ class Worker:
         self.on_fenced: Callable[[], None] | None = None
         self.spooled: Path | None = None
         self._settled = settled
-        self._queues = [QueueSide(QueueKeys(app.name, queue), number) for number, queue in enumerate(config.worker.queues or app.queues)]
+        self._queues = [
+            QueueSide(QueueKeys(app.name, queue), number)
+            for number, queue in enumerate(config.worker.queues or app.queues)
+        ]
         self._by_name = {queue.name: queue for queue in self._queues}
         self._name = name
         self._hand = Hand()
@@ -110,7 +115,9 @@ class Worker:
         self.runner = Runner(self.app.tasks, self.table, self.settler.add, resources)
         self.runner.free_slots = lambda task_id: self._hand.free_for(task_id, worker.slots)
         self.executors = Executors(self.app, worker, self.runner, self._freed)
-        self.consumer = Consumer(self._name, self._queues, self._reading, self.driver, self.table, self._room, self._accept)
+        self.consumer = Consumer(
+            self._name, self._queues, self._reading, self.driver, self.table, self._room, self._accept
+        )
         self.consumer.block_ms = int(worker.block_s * 1000)
         self.consumer.half_ttl_ms = self.config.liveness.ttl_ms // 2
         self.consumer.max_starve_ms = int(worker.max_starve_s * 1000)
@@ -155,7 +162,10 @@ class Worker:
         self.ended += 1
         self.consumer.poke()
         if not committed:
-            logger.warning("lease lost: another consumer has this delivery, its outcome was not written", extra=self.runner.facts(run))
+            logger.warning(
+                "lease lost: another consumer has this delivery, its outcome was not written",
+                extra=self.runner.facts(run),
+            )
         if self._settled is not None:
             self._settled(run, item, committed)
 
@@ -203,7 +213,10 @@ class Worker:
             run.stop_reason = run.stop_reason or "fenced"
             if run.message is not None:  # else nothing runs: it could not be read, and its dead letter is on its way
                 self.runner.context(run).lease_lost = True
-        logger.error("fenced: this consumer was taken for dead and starts anew", extra={"consumer": self._name, "held": len(lost)})
+        logger.error(
+            "fenced: this consumer was taken for dead and starts anew",
+            extra={"consumer": self._name, "held": len(lost)},
+        )
         if self.on_fenced is not None:
             self.on_fenced()
 
@@ -272,5 +285,9 @@ class Worker:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is in hand, nothing waits to be written and the last read found nothing."""
-        return self._hand.count == 0 and self.settler.unsent == 0 and self.consumer.is_idle and not self.consumer.reclaimer.suspects
-
+        return (
+            self._hand.count == 0
+            and self.settler.unsent == 0
+            and self.consumer.is_idle
+            and not self.consumer.reclaimer.suspects
+        )

@@ -161,13 +161,21 @@ class Demanding(Exception):
 
 def _raise(kind: str) -> None:
     made: dict[str, Any] = {
-        "locked": Locked, "mute": Mute, "base": lambda: Base("base"), "demanding": lambda: Demanding("a", "b"),
-        "exit": lambda: SystemExit(3), "interrupt": KeyboardInterrupt, "generator": GeneratorExit,
-        "cancelled": asyncio.CancelledError, "surrogate": lambda: ValueError("\udcff"),
-        "endless": lambda: RetryLater(float("inf")), "group": lambda: ExceptionGroup("two", [Mute(), Locked()]),
-        "timeout": lambda: TimeoutError("own"), "recursion": lambda: RecursionError("deep"),
-    }  # fmt: skip
-    raise made[kind]()
+        "locked": Locked,
+        "mute": Mute,
+        "base": lambda: Base("base"),
+        "demanding": lambda: Demanding("a", "b"),
+        "exit": lambda: SystemExit(3),
+        "interrupt": KeyboardInterrupt,
+        "generator": GeneratorExit,
+        "cancelled": asyncio.CancelledError,
+        "surrogate": lambda: ValueError("\udcff"),
+        "endless": lambda: RetryLater(float("inf")),
+        "group": lambda: ExceptionGroup("two", [Mute(), Locked()]),
+        "timeout": lambda: TimeoutError("own"),
+        "recursion": lambda: RecursionError("deep"),
+    }
+    raise made[kind]
 
 
 @app.task(retry=None)
@@ -200,9 +208,17 @@ Facts = dict[str, Any]
 
 def _facts(ctx: Context[Any]) -> Facts:
     return {
-        "task_id": ctx.task_id, "task_name": ctx.task_name, "queue": ctx.queue, "lane": ctx.lane, "attempt": ctx.attempt,
-        "crashes": ctx.crashes, "fence": ctx.fence, "resources": ctx.resources, "lost": ctx.lease_lost, "pid": os.getpid(),
-    }  # fmt: skip
+        "task_id": ctx.task_id,
+        "task_name": ctx.task_name,
+        "queue": ctx.queue,
+        "lane": ctx.lane,
+        "attempt": ctx.attempt,
+        "crashes": ctx.crashes,
+        "fence": ctx.fence,
+        "resources": ctx.resources,
+        "lost": ctx.lease_lost,
+        "pid": os.getpid(),
+    }
 
 
 @app.task(retry=Retry(max_attempts=2, base=0.0))

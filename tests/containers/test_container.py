@@ -18,7 +18,9 @@ def container_url():
     """A Redis in a container."""
     # Asked through the command line: the SDK leaves its socket open when there is no engine.
     try:
-        found = subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, text=True, timeout=30, check=False)
+        found = subprocess.run(
+            ["docker", "image", "inspect", IMAGE], capture_output=True, text=True, timeout=30, check=False
+        )
     except FileNotFoundError:
         pytest.skip("no Docker here")
     if found.returncode:

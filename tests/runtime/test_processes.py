@@ -57,7 +57,11 @@ def test_a_whole_life_of_the_pool(bench, notes):
         facts = unpack((await ended(bench, fits)).value)
         assert (facts["number"], facts["note"], facts["attempt"], facts["crashes"]) == (7, "n", 2, 1)
         assert (facts["task_id"], facts["queue"], facts["lane"]) == (fits.message.id, "default", "1:")
-        assert (facts["fence"], facts["task_name"], facts["resources"]) == (fits.token, "tests.apps.life.facts_in_process", None)
+        assert (facts["fence"], facts["task_name"], facts["resources"]) == (
+            fits.token,
+            "tests.apps.life.facts_in_process",
+            None,
+        )
 
         hangs = bench.admitted(life.hang_in_process, str(notes.path), "hangs")
         processes.submit(hangs)
@@ -96,7 +100,7 @@ def test_cancel_kills_what_runs_and_leaves_no_outcome(bench, notes):
         runs = [bench.admitted(life.hold_in_process, str(notes.path), f"h{n}") for n in range(4)]
         for run in runs:
             processes.submit(run)
-        await await_until(lambda: notes.runs(), "at least one runs", 20)
+        await await_until(notes.runs, "at least one runs", 20)
         processes.cancel_all()
         await await_until(lambda: processes.running == 0, "all are cancelled", 20)
         assert bench.settled == []

@@ -78,7 +78,8 @@ def test_a_cancelled_message_is_ended_as_such(bench, task):
 
 
 @pytest.mark.parametrize(
-    ("past", "reason"), [(Attempt(crashes=3), "quarantined"), (Attempt(lost=10), "lost"), (Attempt(crashes=2, lost=9), None)]
+    ("past", "reason"),
+    [(Attempt(crashes=3), "quarantined"), (Attempt(lost=10), "lost"), (Attempt(crashes=2, lost=9), None)],
 )
 def test_what_kills_or_vanishes_too_often_does_not_run_again(bench, task, past, reason):
     run = bench.delivery(task, 1, attempt=past)

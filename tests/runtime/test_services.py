@@ -174,7 +174,9 @@ def test_a_promoter_moves_what_is_due_and_sleeps_exactly_until_the_next(driver, 
     assert (len(look().lanes["1:"]), len(look().due)) == (1, 1)
 
 
-def test_a_promoter_comes_again_at_once_while_there_is_more_and_rarely_when_there_is_nothing(driver, keys, queue, ticking):
+def test_a_promoter_comes_again_at_once_while_there_is_more_and_rarely_when_there_is_nothing(
+    driver, keys, queue, ticking
+):
     seed(driver, keys, body_of("t"))  # makes the lane
     for n in range(Promoter.BATCH + 5):
         seed(driver, keys, body_of("t", n), due_at_ms=1)
@@ -255,10 +257,14 @@ def test_a_keeper_keeps_its_members_alive_and_tells_them_everything(driver, keys
             driver.run(plain("PEXPIRE", keys.alive("member"), 300))
             await await_until(lambda: driver.run(plain("PTTL", keys.alive("member"))) > 300, "it beats")
             seed(driver, keys, body_of("t"), lane="2:gpu")
-            await await_until(lambda: ("lanes", "default", ("2:gpu",), 1) in member.told, lambda: f"lanes: {member.told}")
+            await await_until(
+                lambda: ("lanes", "default", ("2:gpu",), 1) in member.told, lambda: f"lanes: {member.told}"
+            )
             (delivery,) = read(driver, keys, "other", lane="2:gpu")
             driver.run(scripts.release(keys, "2:gpu", "other", [(delivery.entry, delivery.count)]))
-            await await_until(lambda: ("returned", "default", "2:gpu") in member.told, lambda: f"returned: {member.told}")
+            await await_until(
+                lambda: ("returned", "default", "2:gpu") in member.told, lambda: f"returned: {member.told}"
+            )
             driver.run(plain("XADD", keys.control, "*", "e", "cancel", "v", "some-id"))
             await await_until(lambda: ("cancel", "default", ("some-id",)) in member.told, "cancel")
             seed(driver, keys, body_of("t", 2), lane="2:gpu", due_at_ms=1)
@@ -273,7 +279,9 @@ def test_a_keeper_keeps_its_members_alive_and_tells_them_everything(driver, keys
 
 
 @pytest.mark.parametrize(("mode", "crashes"), [("dead", {"first": "1,0,boom"}), ("leave", {})])
-def test_a_member_that_ends_hands_over_what_it_had_and_only_what_had_started_is_blamed(driver, keys, connected, mode, crashes):
+def test_a_member_that_ends_hands_over_what_it_had_and_only_what_had_started_is_blamed(
+    driver, keys, connected, mode, crashes
+):
     seed(driver, keys, *(body_of("t", n) for n in range(250)))
     first = read(driver, keys, "member")[0]
     member = FakeMember("member")

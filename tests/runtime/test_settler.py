@@ -104,7 +104,9 @@ def test_a_chunk_is_bounded(driver, keys, look, settling):
 
 
 @pytest.mark.parametrize("bad", [[0], [7], [0, 3, 4, 19]], ids=str)
-def test_one_that_cannot_be_written_becomes_a_dead_letter_and_its_neighbours_are_settled(driver, keys, look, settling, bad):
+def test_one_that_cannot_be_written_becomes_a_dead_letter_and_its_neighbours_are_settled(
+    driver, keys, look, settling, bad
+):
     held = deliver(driver, keys, "c", 20)
 
     async def main(settler, add, told, own):
@@ -134,7 +136,9 @@ def test_a_retry_that_cannot_be_written_becomes_a_dead_letter_too(driver, keys, 
     assert (list(look().dead), look().due, look().in_flight) == ([delivery.task_id], {}, 0)
 
 
-def test_where_not_even_the_dead_letter_can_be_written_the_entry_stays_pending_and_the_rest_goes_on(driver, keys, look, settling):
+def test_where_not_even_the_dead_letter_can_be_written_the_entry_stays_pending_and_the_rest_goes_on(
+    driver, keys, look, settling
+):
     held = deliver(driver, keys, "c", 3)
     refused = StoreRejected("no")
 

@@ -282,7 +282,9 @@ def test_a_body_that_cancels_itself_has_an_outcome(bench):
     run_with_slots(bench, main)
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError()], ids=repr)
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError()], ids=repr
+)
 def test_what_is_no_exception_is_an_outcome_too(bench, error):
     @bench.app.task
     async def leave() -> None:

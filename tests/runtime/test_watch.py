@@ -179,7 +179,9 @@ def test_a_hopeless_one_waits_for_a_change():
     asyncio.run(main())
 
 
-ITEM = SettleItem("S", "1:", b"1-0", 1, b"journal", (b"token\nsucceeded\n\xc0", 60_000), "{a:q}:result:id", "{a:q}:reply:x", 99)
+ITEM = SettleItem(
+    "S", "1:", b"1-0", 1, b"journal", (b"token\nsucceeded\n\xc0", 60_000), "{a:q}:result:id", "{a:q}:reply:x", 99
+)
 
 
 def test_a_spool_file_comes_back_as_it_was(tmp_path):

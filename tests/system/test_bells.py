@@ -13,7 +13,9 @@ def blocked_by(driver, command):
     return sum(f"cmd={command}" in client and "flags=b" in client for client in clients)
 
 
-def test_idle_workers_of_a_large_fleet_wait_on_a_bell_and_work_when_it_rings(spawn_worker, namespace, redis_url, driver):
+def test_idle_workers_of_a_large_fleet_wait_on_a_bell_and_work_when_it_rings(
+    spawn_worker, namespace, redis_url, driver
+):
     """From `worker.bell_fleet` consumers on nobody blocks in XREADGROUP, and every message still runs."""
     basic_app = type(basic.app)(namespace, url=redis_url)
     call = basic_app.call_elsewhere

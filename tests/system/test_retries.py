@@ -1,4 +1,4 @@
-"""How deliveries end, through real workers: policies, steering, odd errors and results, contexts, waiting inside, cancel."""
+"""How deliveries end, through real workers: policies, steering, odd errors and results, contexts, waiting, cancel."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def test_the_first_policy_that_fits_the_exception_counts(app, serving):
     runs = {"os": 0, "value": 0, "key": 0, "none": 0}
     errors = {"os": FileNotFoundError, "value": ValueError, "key": KeyError}
 
-    @app.task(retry=[Retry(max_attempts=4, on=OSError, base=0), Retry(max_attempts=2, on=(ValueError, TypeError), base=0)])
+    @app.task(
+        retry=[Retry(max_attempts=4, on=OSError, base=0), Retry(max_attempts=2, on=(ValueError, TypeError), base=0)]
+    )
     async def fail(kind: str) -> None:
         runs[kind] += 1
         raise errors[kind](kind)
@@ -149,7 +151,9 @@ def test_options_survive_a_retry(app, look, driver, keys, serving):
         return a, b, ctx.attempt, ctx.lane
 
     async def main(embedded):
-        special = fail_twice.options(priority=9, timeout=7, keep=60, retry=Retry(max_attempts=3, base=0.01, jitter=False))
+        special = fail_twice.options(
+            priority=9, timeout=7, keep=60, retry=Retry(max_attempts=3, base=0.01, jitter=False)
+        )
         handle = await special.aenqueue(1, b="x")
         # The reply stream is how the result arrives: a retry that lost `reply_to` would take until the next look.
         assert await asyncio.wait_for(handle.aresult(), 4) == (1, "x", 3, "3:")
@@ -198,7 +202,9 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("task", [life.odd, life.odd_in_thread, life.odd_in_process], ids=["async", "thread", "process"])
+@pytest.mark.parametrize(
+    "task", [life.odd, life.odd_in_thread, life.odd_in_process], ids=["async", "thread", "process"]
+)
 def test_whatever_a_body_raises_the_caller_hears_of_it_and_the_worker_goes_on(start, send, look, task):
     worker = start("tests.apps.life:app", slots=4)
     (child,) = worker.children
@@ -218,7 +224,7 @@ def test_results_without_a_stored_form_fail_and_the_worker_goes_on(start, send):
     worker = start("tests.apps.life:app", slots=4)
     wrong = [send(task, what) for task in (life.give, life.give_in_process) for what in ("object", "surrogate")]
     for handle in wrong:
-        with pytest.raises(TaskFailed, match="result of tests.apps.life.give"):
+        with pytest.raises(TaskFailed, match=r"result of tests.apps.life.give"):
             handle.result(timeout=20)
     assert [send(task, "small").result(timeout=20) for task in (life.give, life.give_in_process)] == ["x", "x"]
     assert "Traceback" not in worker.text()
@@ -279,14 +285,22 @@ def test_a_wait_that_asks_does_not_give_up_what_still_runs(app, serving, monkeyp
     serving(main)
 
 
-@pytest.mark.parametrize("task", [life.facts, life.facts_in_thread, life.facts_in_process], ids=["async", "thread", "process"])
+@pytest.mark.parametrize(
+    "task", [life.facts, life.facts_in_thread, life.facts_in_process], ids=["async", "thread", "process"]
+)
 def test_the_context_is_injected_in_every_executor(start, send, task):
     worker = start("tests.apps.life:app")
     declared = send.declared(task)
     handle = declared.options(priority=9).enqueue(7, note="n")
     facts = handle.result(timeout=20)
     assert (facts["number"], facts["note"], facts["task_id"], facts["task_name"]) == (7, "n", handle.id, task.name)
-    assert (facts["queue"], facts["lane"], facts["attempt"], facts["crashes"], facts["lost"]) == ("default", "3:", 2, 0, False)
+    assert (facts["queue"], facts["lane"], facts["attempt"], facts["crashes"], facts["lost"]) == (
+        "default",
+        "3:",
+        2,
+        0,
+        False,
+    )
     assert facts["fence"].endswith("/1")
     # The lifespan belongs to the worker process; a pool process has none.
     if task is life.facts_in_process:
@@ -358,39 +372,47 @@ def test_a_lost_lease_is_seen_by_the_body_also_beside_an_entry_that_cannot_be_re
 @pytest.mark.parametrize("is_async", [True, False], ids=["async", "thread"])
 def test_waiting_inside_a_task_for_its_own_queue_warns_and_is_refused_where_no_slot_is_left(app, serving, is_async):
     told = []
-    # `catch_warnings` is the whole process's, so one body at a time.
-    lock = threading.Lock()
+    began = threading.Event()
 
     @app.task
     async def inner() -> int:
+        began.set()
+        await asyncio.sleep(0.2)
         return 1
 
-    async def outer_async() -> int:
+    # With room, the inner one takes the last slot before the wait begins, and that must not count as none left.
+    async def outer_async(has_room: bool) -> int:
+        handle = await inner.aenqueue()
+        while has_room and not began.is_set():
+            await asyncio.sleep(0.005)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            value = await (await inner.aenqueue()).aresult(timeout=10)
+            value = await handle.aresult(timeout=10)
         told.extend(str(warning.message) for warning in caught)
         return value
 
-    def outer_thread() -> int:
-        with lock, warnings.catch_warnings(record=True) as caught:
+    def outer_thread(has_room: bool) -> int:
+        handle = inner.enqueue()
+        if has_room:
+            assert began.wait(10)
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            value = inner.enqueue().result(timeout=10)
+            value = handle.result(timeout=10)
         told.extend(str(warning.message) for warning in caught)
         return value
 
-    outer = app.task(retry=None)(outer_async if is_async else outer_thread)
+    outer = app.task(retry=None, name="outer")(outer_async if is_async else outer_thread)
 
     async def with_room(embedded):
-        assert await (await outer.aenqueue()) == 1
+        assert await (await outer.aenqueue(True)) == 1
 
     serving(with_room, slots=2)
     assert len(told) == 1
-    assert "waits for a task of its own queue 'default'" in told[0]
+    assert "outer waits for a task of its own queue 'default'" in told[0]
 
     async def without(embedded):
         with pytest.raises(TaskFailed, match="its worker has no free slot"):
-            await (await outer.aenqueue()).aresult(timeout=10)
+            await (await outer.aenqueue(False)).aresult(timeout=10)
 
     serving(without, slots=1)
 
@@ -457,6 +479,11 @@ def test_a_message_that_was_cancelled_while_nobody_listened_does_not_run(app, lo
 
     serving(main)
     assert sorted(ran) == [0, 3]
-    assert [handle.state() for handle in handles] == [State.SUCCEEDED, State.CANCELLED, State.CANCELLED, State.SUCCEEDED]
+    assert [handle.state() for handle in handles] == [
+        State.SUCCEEDED,
+        State.CANCELLED,
+        State.CANCELLED,
+        State.SUCCEEDED,
+    ]
     assert handles[0].cancel() == "ended"
     assert look().cancelled == {}

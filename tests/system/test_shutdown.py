@@ -32,13 +32,17 @@ def work(start):
 
 def family(worker):
     """Return the processes of a worker's session that live."""
-    found = subprocess.run(["ps", "-s", str(worker.pid), "-o", "pid=,stat="], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["ps", "-s", str(worker.pid), "-o", "pid=,stat="], capture_output=True, text=True, check=False
+    )
     return [int(pid) for pid, stat in map(str.split, found.stdout.splitlines()) if not stat.startswith("Z")]
 
 
 def is_clean(look, driver, keys):
     """Whether nothing tells that a worker has been there."""
-    names = {row[1] for lane in look().lanes for row in driver.run(plain("XINFO", "CONSUMERS", keys.lane(lane), "workers"))}
+    names = {
+        row[1] for lane in look().lanes for row in driver.run(plain("XINFO", "CONSUMERS", keys.lane(lane), "workers"))
+    }
     alive = driver.run(plain("KEYS", keys.alive("*").replace("[", "\\[")))
     return (look().consumers, names - {b"returned"}, alive) == (set(), set(), [])
 
@@ -79,7 +83,9 @@ def test_the_lifespan_is_left_at_the_end(work, tmp_path):
     assert (tmp_path / "lifespan.ended").read_text() == f"{child}\n"
 
 
-def test_at_the_drain_timeout_the_rest_is_given_back_in_place_and_runs_elsewhere_at_once(work, send, notes, look, driver, keys):
+def test_at_the_drain_timeout_the_rest_is_given_back_in_place_and_runs_elsewhere_at_once(
+    work, send, notes, look, driver, keys
+):
     # One thread, so that two wait behind the one that runs.
     first = work(drain_timeout_s=0.3, slots=8, threads=1)
     handles = [send(holder, notes.path, f"{n}") for n, holder in enumerate(HOLDERS)]
@@ -114,6 +120,7 @@ def test_a_second_signal_cancels_now(work, send, notes, look, holder, number):
     assert worker.wait(8) == (0 if number == signal.SIGTERM else 130), worker.text()
     assert (look().returned, handle.state(), look().journal) == ({"1:"}, State.RUNNING, [])
     assert "spooled" not in worker.text()
+    assert "worker process died" not in worker.text()  # it did not have to be killed
 
 
 @pytest.mark.parametrize("holder", [life.hold_stubbornly, life.hold_in_a_thread_of_its_own], ids=lambda task: task.name)
