@@ -126,20 +126,7 @@ class Endings:
         message = run.message
         task_id = message.id if message is not None else f"entry-{run.lane.name}-{run.entry.decode()}"
         name = message.task if message is not None else ""
-        body = _stored(run.fields)
-        letter = encode_record(
-            DeadLetter(
-                WIRE_VERSION,
-                task_id,
-                name,
-                run.lane.name,
-                reason,
-                failure,
-                encode_attempt(run.attempt),
-                self.now_ms(),
-                body,
-            )
-        )
+        letter = self._letter(run, task_id, name, reason, failure)
         logger.error(
             "task is dead",
             extra={**facts(run), "reason": reason, "error": f"{failure.type_name}: {failure.message[:300]}"},
@@ -164,6 +151,12 @@ class Endings:
                 reply,
                 len(record) + len(letter) + len(journal) + 120,
             ),
+        )
+
+    def _letter(self, run: Run, task_id: str, name: str, reason: str, failure: Failure) -> bytes:
+        past, body = encode_attempt(run.attempt), _stored(run.fields)
+        return encode_record(
+            DeadLetter(WIRE_VERSION, task_id, name, run.lane.name, reason, failure, past, self.now_ms(), body)
         )
 
     def _journal(self, run: Run, task_id: str, name: str, state: str, detail: str) -> bytes:

@@ -45,8 +45,10 @@ async def wait(seconds: float) -> None:
 
 
 @app.task
-async def note(notes: Path, text: str, ctx: Context) -> Past:
-    return _note(notes, text, ctx)
+async def note(notes: Path, text: str, ctx: Context, seconds: float = 0.0) -> Past:
+    past = _note(notes, text, ctx)
+    await asyncio.sleep(seconds)
+    return past
 
 
 @app.task(retry=Retry(max_attempts=5, base=0.0))

@@ -175,7 +175,8 @@ def _raise(kind: str) -> None:
         "timeout": lambda: TimeoutError("own"),
         "recursion": lambda: RecursionError("deep"),
     }
-    raise made[kind]
+    error = made[kind]()
+    raise error
 
 
 @app.task(retry=None)

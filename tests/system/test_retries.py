@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from streamwork import Context, Reject, ResultGone, Retry, RetryLater, Skip, TaskFailed, guards
+from streamwork import Context, Reject, ResultGone, Retry, RetryLater, Skip, TaskFailed, waiting
 from streamwork.config import redis_for_tests
 from streamwork.model.state import State
 from streamwork.store.commands import plain
@@ -264,7 +264,7 @@ def test_a_result_that_nobody_keeps_is_gone_and_a_late_wait_for_it_ends(app, ser
 
 
 def test_a_wait_that_asks_does_not_give_up_what_still_runs(app, serving, monkeypatch):
-    monkeypatch.setattr(guards, "_ASK_S", 0.05)
+    monkeypatch.setattr(waiting, "_ASK_S", 0.05)
 
     @app.task
     async def slow() -> str:
