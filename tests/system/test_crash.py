@@ -29,9 +29,10 @@ def test_at_defaults_ten_tasks_of_a_killed_worker_run_elsewhere_within_ten_secon
     assert set(successes(look()).values()) == {1}
 
 
-def test_a_killed_child_is_replaced_and_what_it_had_not_begun_is_not_blamed(start, send, notes, look):
+def test_a_killed_child_is_replaced_and_what_it_had_not_begun_is_not_blamed(start, send, app, notes, look):
     worker = start(slots=4, threads=1)
-    handles = [send(faults.hold_in_thread, notes.path, str(n)) for n in range(4)]
+    hold = send.declared(faults.hold_in_thread)
+    handles = app.enqueue_many(hold.call(notes.path, str(n)) for n in range(4))  # one read brings them all
     (begun,) = notes.until(1)
     wait_until(lambda: look().in_flight == 4, lambda: f"four prefetched: {look().pending}")
     os.kill(begun.pid, signal.SIGKILL)
@@ -72,9 +73,10 @@ def test_a_killed_supervisor_takes_its_child_along_and_an_idle_peer_goes_on(star
     assert look().suspects == {}
 
 
-def test_prefetched_tasks_of_a_killed_worker_are_run_by_an_idle_peer(start, send, notes, look):
+def test_prefetched_tasks_of_a_killed_worker_are_run_by_an_idle_peer(start, send, app, notes, look):
     first = start(slots=5, threads=1)
-    handles = [send(faults.hold_in_thread, notes.path, str(n)) for n in range(5)]
+    hold = send.declared(faults.hold_in_thread)
+    handles = app.enqueue_many(hold.call(notes.path, str(n)) for n in range(5))  # one read brings them all
     (begun,) = notes.until(1)
     wait_until(lambda: look().in_flight == 5, "all five read")
     start(slots=5)
