@@ -83,6 +83,24 @@ class Waiting:
         self.driver.close()
 
 
+_threads_before = []
+
+
+@pytest.fixture(autouse=True)
+def other_listeners():
+    """Apps of earlier tests in this process may still listen; theirs are not counted."""
+    _threads_before[:] = threading.enumerate()
+
+
+def listeners():
+    """The listener threads that this test has started."""
+    return [
+        thread
+        for thread in threading.enumerate()
+        if thread.name == "streamwork-results" and thread not in _threads_before
+    ]
+
+
 @pytest.fixture
 def waiting(server):
     waiting = Waiting(server)
@@ -172,7 +190,7 @@ def test_two_hundred_threads_and_three_thousand_coroutines_wait_on_one_listener(
     assert asyncio.run(main()) == list(range(200, 3200))
     assert [answer(30) for answer in threads] == list(range(200))
     assert waiting.results._waiters == {}
-    assert sum(thread.name == "streamwork-results" for thread in threading.enumerate()) == 1
+    assert len(listeners()) == 1
 
 
 def test_many_who_wait_for_one_all_hear(waiting):
@@ -339,7 +357,7 @@ def test_closing_lets_who_waits_go_and_waiting_works_again_after_it(waiting):
             answer(5)
     waiting.finish()
     assert [handle.result(timeout=10) for handle in handles] == [0, 1, 2]
-    assert sum(thread.name == "streamwork-results" for thread in threading.enumerate()) == 1
+    assert len(listeners()) == 1
 
 
 def test_closing_while_redis_is_away_is_quick_and_final(waiting):
@@ -354,7 +372,7 @@ def test_closing_while_redis_is_away_is_quick_and_final(waiting):
     assert time.monotonic() - begun < 3
     with pytest.raises(ResultGone):
         answer(5)
-    wait_until(lambda: not [t for t in threading.enumerate() if t.name == "streamwork-results"], "the listener to end")
+    wait_until(lambda: not listeners(), "the listener to end")
     waiting.server.start()
 
 
@@ -371,7 +389,7 @@ def test_closing_while_redis_stands_still_leaves_no_second_listener(waiting, mon
     closing()
     with pytest.raises(ResultGone):
         answer(5)
-    wait_until(lambda: not [t for t in threading.enumerate() if t.name == "streamwork-results"], "the listener to end")
+    wait_until(lambda: not listeners(), "the listener to end")
 
 
 def test_a_forked_child_waits_under_a_name_of_its_own(waiting):
