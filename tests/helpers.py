@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import signal
 import subprocess
@@ -56,11 +55,6 @@ async def await_until(predicate, what, within_s=10.0):
         await asyncio.sleep(_POLL_S)
 
 
-def has_cli():
-    """Whether `python -m streamwork worker` can be run."""
-    return all(importlib.util.find_spec(name) is not None for name in ("streamwork.__main__", "streamwork.cli.main"))
-
-
 class WorkerProcess:
     """A worker daemon in a session of its own, its output in `log`.
 
@@ -86,10 +80,9 @@ class WorkerProcess:
             **{variable_of(name): _text(value) for name, value in (settings or {}).items()},
             **(environ or {}),
         }
-        command = ["-m", "streamwork", "worker"] if has_cli() else ["-m", "tests.run_worker"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *command, "--app", app, *args],
+                [sys.executable, "-m", "streamwork", "worker", "--app", app, *args],
                 cwd=folder,
                 env=variables,
                 stdin=subprocess.DEVNULL,
