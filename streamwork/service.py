@@ -59,7 +59,8 @@ class Service(ABC):
             if self._stopping.is_set():
                 return
             try:
-                await asyncio.wait_for(self._nudge.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._nudge.wait()
             except TimeoutError:
                 pass
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from streamwork.store.endpoint import Endpoint
@@ -59,6 +61,15 @@ def spawn_worker(request, tmp_path):
     yield spawn
     for worker in started:
         worker.end()
+
+
+@pytest.fixture(autouse=True)
+def no_listener_leaks():
+    """After a test: no app that it left open listens on, trying to reach a Redis that another test has ended."""
+    before = set(threading.enumerate())
+    yield
+    left = [one for one in threading.enumerate() if one not in before and one.name.startswith("streamwork-results")]
+    helpers.wait_until(lambda: not any(one.is_alive() for one in left), "the end of listeners: close the app", 5)
 
 
 @pytest.fixture(autouse=True)

@@ -83,7 +83,8 @@ async def scan_all(queue: str, paths: Sequence[Path], victim: Daemon, progress: 
     waiting = [asyncio.create_task(_wait(seen, path, handle)) for path, handle in pairs]
     try:
         for done, result in enumerate(asyncio.as_completed(waiting), 1):
-            await asyncio.wait_for(result, _SILENCE_S)
+            async with asyncio.timeout(_SILENCE_S):
+                await result
             news = ""
             if seen.kill is None and done >= len(paths) / 2:
                 seen.kill = await asyncio.to_thread(_kill, queue, victim, done)

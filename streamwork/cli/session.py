@@ -79,6 +79,7 @@ class Session:
                     raise
                 return None
             self._app = load_app(targets, here)
+            self._stack.callback(self._app.close)
             self._app.configure({name: value for name, value in self.flags.items() if name != "app"})
         return self._app
 

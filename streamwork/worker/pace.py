@@ -34,5 +34,6 @@ class Pace:
         if hopeless or quick:
             pause_s = None if hopeless else min(_MOST_S, _FIRST_S * 2 ** (self._quick_deaths - 1))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._changed.wait()
         self._changed.clear()

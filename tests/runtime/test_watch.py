@@ -41,10 +41,10 @@ class FakeReplica:
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Move the steady clock by hand, in seconds."""
+    """Move the steady clock by hand, in seconds; it moves by nothing else, however busy the machine is."""
     moved = SimpleNamespace(s=0.0)
-    real = SYSTEM_CLOCK.steady_ms
-    monkeypatch.setattr(type(SYSTEM_CLOCK), "steady_ms", lambda self: real() + int(moved.s * 1000))
+    began_ms = SYSTEM_CLOCK.steady_ms()
+    monkeypatch.setattr(type(SYSTEM_CLOCK), "steady_ms", lambda self: began_ms + int(moved.s * 1000))
 
     def move(seconds, look=None, *, step=1.0):
         for _ in range(int(seconds / step)):
