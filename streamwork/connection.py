@@ -15,6 +15,7 @@ from streamwork.broker.async_sender import AsyncSender
 from streamwork.broker.outgoing import CHUNK_MESSAGES, Outgoing
 from streamwork.broker.resend import ainsist, insist
 from streamwork.broker.results import Results
+from streamwork.broker.steps import Steps, aask, ask
 from streamwork.broker.sync_sender import SyncSender
 from streamwork.bulk import Bulk
 from streamwork.config import Config
@@ -218,18 +219,18 @@ class Connection:
         patience_s = self.config.client.send_timeout_s
         return patience_s if timeout_s is None else min(patience_s, timeout_s)
 
-    def _look(self, handle: Handle[Any]) -> list[Command[Any]]:
-        return inspect.look_for(self.keys(handle.queue), handle.id, handle.lane, handle.entry)
+    def _where(self, handle: Handle[Any]) -> Steps[State]:
+        return inspect.where_is(self.keys(handle.queue), handle.id, handle.lane, handle.entry)
 
     def state(self, handle: Handle[Any]) -> State:
         """Return where the task message is."""
         refuse_on_loop("state", "astate")
-        return inspect.state_of(insist(lambda: self.driver.run_all(self._look(handle)), self._patience_s(None)))
+        return insist(lambda: ask(self.driver, self._where(handle)), self._patience_s(None))
 
     async def astate(self, handle: Handle[Any]) -> State:
         """Return where the task message is."""
         driver = self.async_driver
-        return inspect.state_of(await ainsist(lambda: driver.run_all(self._look(handle)), self._patience_s(None)))
+        return await ainsist(lambda: aask(driver, self._where(handle)), self._patience_s(None))
 
     def cancel(self, handle: Handle[Any]) -> str:
         """Ask that the task message does not run; see `Handle.cancel`."""

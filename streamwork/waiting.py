@@ -12,6 +12,7 @@ from typing import Any
 from streamwork.broker import inspect
 from streamwork.broker.resend import ainsist, insist
 from streamwork.broker.results import Results
+from streamwork.broker.steps import Steps, aask, ask
 from streamwork.errors import StoreError
 from streamwork.handle import Handle
 from streamwork.model.state import State
@@ -89,9 +90,12 @@ class Wait:
         self._results = results
         self._keys = keys
         self._id = handle.id
-        self._look = inspect.look_for(keys, handle.id, handle.lane, handle.entry)
+        self._handle = handle
         self._timeout_s = timeout_s
         self._patience_s = patience_s
+
+    def _where(self) -> Steps[State]:
+        return inspect.where_is(self._keys, self._id, self._handle.lane, self._handle.entry)
 
     def here(self, driver: SyncDriver) -> bytes | None:
         """Return the result record, or None when the time is up; blocks this thread."""
@@ -105,7 +109,7 @@ class Wait:
                 record = insist(lambda: driver.run(plain("GET", keys.result(self._id))), self._patience_s)
                 if record is not None:
                     results.ended(self._id, record)
-            return arrival(arrived, give_up_s, lambda: inspect.state_of(driver.run_all(self._look)), results.count)
+            return arrival(arrived, give_up_s, lambda: ask(driver, self._where()), results.count)
         finally:
             results.forget(self._id, arrived.put)
 
@@ -122,7 +126,7 @@ class Wait:
             loop.call_soon_threadsafe(lambda: None if arrived.done() else arrived.set_result(record))
 
         async def state() -> State:
-            return inspect.state_of(await driver.run_all(self._look))
+            return await aask(driver, self._where())
 
         results.wait(keys, self._id, waiter)
         try:

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+from streamwork.broker.steps import Steps
 from streamwork.model.state import State
 from streamwork.store.commands import Command, plain
-from streamwork.store.keys import GROUP, QueueKeys
+from streamwork.store.keys import GROUP, RETURNED_CONSUMER, QueueKeys
 from streamwork.wire.message import decode_result
 
 
-def look_for(keys: QueueKeys, task_id: str, lane: str, entry: str) -> list[Command[Any]]:
-    """Return the commands that find one task message whose first lane entry is known; `state_of` reads the answers."""
-    stream = keys.lane(lane)
-    return [
+def where_is(keys: QueueKeys, task_id: str, lane: str, entry: str) -> Steps[State]:
+    """Ask where a task message is.
+
+    Args:
+        keys: Its queue.
+        task_id: Its id.
+        lane: The lane of its first entry.
+        entry: That entry; empty for one that was scheduled.
+
+    Returns:
+        The state; UNKNOWN where nothing is kept any more.
+    """
+    result, due, dead, moved, *place = yield [
         plain("GET", keys.result(task_id)),
         plain("ZSCORE", keys.due, task_id),
         plain("ZSCORE", keys.dead, task_id),
         plain("HGET", keys.moved, task_id),
-        plain("XPENDING", stream, GROUP, entry, entry, 1, if_gone=[]) if entry else plain("ECHO", ""),
-        plain("XRANGE", stream, entry, entry) if entry else plain("ECHO", ""),
-        plain("XINFO", "GROUPS", stream, if_gone=[]),
+        *_look_at(keys, lane, entry),
     ]
-
-
-def state_of(answers: Sequence[Any]) -> State:
-    """Return the state that the answers to `look_for` show; UNKNOWN where nothing is kept any more."""
-    result, due, dead, moved, pending, stored, groups = answers
     if result is not None:
         state = decode_result(result).state
         return State(state) if state in State.__members__.values() else State.UNKNOWN
@@ -35,11 +37,29 @@ def state_of(answers: Sequence[Any]) -> State:
         return State.SCHEDULED
     if dead is not None:
         return State.DEAD
+    if moved is not None:  # a retry, or what was scheduled: the first entry is settled, or there was none
+        lane, _, entry = moved.decode(errors="replace").partition("\n")
+        place = yield _look_at(keys, lane, entry)
+    return _state_at(*place)
+
+
+def _look_at(keys: QueueKeys, lane: str, entry: str) -> list[Command[Any]]:
+    if not entry:
+        return []
+    stream = keys.lane(lane)
+    return [
+        plain("XPENDING", stream, GROUP, entry, entry, 1, if_gone=[]),
+        plain("XRANGE", stream, entry, entry),
+        plain("XINFO", "GROUPS", stream, if_gone=[]),
+    ]
+
+
+def _state_at(
+    pending: list[list[Any]] | None = None, stored: Any = None, groups: list[list[Any]] | None = None
+) -> State:
     if pending:
-        return State.RUNNING
-    if moved is not None:
-        return State.WAITING
-    if stored and _undelivered(stored[0][0], groups):
+        return State.WAITING if pending[0][1] == RETURNED_CONSUMER.encode() else State.RUNNING
+    if stored and _undelivered(stored[0][0], groups or []):
         return State.WAITING
     return State.UNKNOWN
 

@@ -48,6 +48,8 @@ class SlotTable:
     def started(self) -> list[Started]:
         """Return what runs, or ran when the process died."""
         found: list[Started] = []
+        if self._memory.closed:
+            return found
         for slot in range(self.slots):
             flag, queue_number, entry, lane = _SLOT.unpack_from(self._memory, _BASE + slot * self._size)
             if flag:

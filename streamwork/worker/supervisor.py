@@ -277,7 +277,7 @@ class Supervisor:
         self._pace.hurry()
         if self.replicas and self._failure is None:
             what = "draining" if self._stops == 1 else "stopping now"
-            logger.info(what, extra={"in_hand": sum(replica.in_hand for replica in self.replicas)})
+            logger.info(what, extra={"running": sum(len(replica.table.started()) for replica in self.replicas)})
         for replica in self.replicas:
             replica.channel.send("drain" if self._stops == 1 else "stop")
         if self._stops == 2:

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from streamwork.broker import inspect
+from streamwork.broker.steps import aask, ask
 from streamwork.model.state import State
 from streamwork.store import scripts
 from streamwork.store.async_driver import AsyncDriver
@@ -17,7 +18,7 @@ from tests.redis.kit import LANE, deliver, dump, put, read, settle
 
 
 def state(driver, keys, delivery):
-    return inspect.state_of(driver.run_all(inspect.look_for(keys, delivery.task_id, LANE, delivery.entry.decode())))
+    return ask(driver, inspect.where_is(keys, delivery.task_id, LANE, delivery.entry.decode()))
 
 
 def test_a_message_on_its_way(driver, keys, namespace):
@@ -36,6 +37,12 @@ def test_a_message_on_its_way(driver, keys, namespace):
     driver.run(scripts.promote(keys, [LANE], 1))
     assert state(driver, keys, delivery) == State.WAITING
     (again,) = read(driver, keys, "w1")
+    assert state(driver, keys, delivery) == State.RUNNING
+    driver.run(scripts.release(keys, LANE, "w1", [(again.entry, again.count)]))
+    assert state(driver, keys, delivery) == State.WAITING
+    (adopted,) = driver.run(scripts.adopt(keys, LANE, "w2", 1))
+    assert state(driver, keys, delivery) == State.RUNNING
+    again = again._replace(consumer="w2", count=adopted.delivered)
     assert settle(driver, keys, again, "Sm")
     assert state(driver, keys, delivery) == State.SUCCEEDED
 
@@ -65,8 +72,7 @@ def test_after_flushall_or_a_lost_group_it_is_no_error(own, server, own_keys):
 
     async def main():
         driver = AsyncDriver(Endpoint(server.url), ALL_SCRIPTS)
-        looked = inspect.look_for(own_keys, delivery.task_id, LANE, delivery.entry.decode())
-        found = inspect.state_of(await driver.run_all(looked))
+        found = await aask(driver, inspect.where_is(own_keys, delivery.task_id, LANE, delivery.entry.decode()))
         await driver.close()
         return found
 

@@ -75,6 +75,24 @@ def deaths(*workers):
     return [line for worker in workers for line in worker.text().splitlines() if any(word in line for word in words)]
 
 
+def _text(driver, *command):
+    return driver.run(plain(*command)).decode().splitlines()
+
+
+def until_nobody_reads(driver):
+    """Wait until ten looks running see no blocked read; a reader blocks again a few milliseconds after a read."""
+    looks = 0
+
+    def is_quiet():
+        nonlocal looks
+        clients = [dict(fact.split("=", 1) for fact in line.split()) for line in _text(driver, "CLIENT", "LIST")]
+        reads = [one for one in clients if one["cmd"] == "xreadgroup" and "b" in one["flags"]]
+        looks = 0 if reads else looks + 1
+        return looks >= 10
+
+    wait_until(is_quiet, "the readers stop")
+
+
 def until_reaped(driver, keys, times):
     """Wait until the reaper on duty has looked so often: each time it renews its pulse."""
     left_ms, looks = 0, 0

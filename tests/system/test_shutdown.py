@@ -18,7 +18,7 @@ from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.sync_driver import SyncDriver
 from tests.apps import life
 from tests.helpers import state_of, wait_until
-from tests.system.kit import is_gone
+from tests.system.kit import is_gone, until_nobody_reads
 
 HOLDERS = [life.hold, life.hold_in_thread, life.hold_in_process]
 each_holder = pytest.mark.parametrize("holder", HOLDERS, ids=lambda task: task.name.rpartition(".")[2])
@@ -53,10 +53,8 @@ def test_what_runs_may_end_and_nothing_new_is_read(work, send, notes, look, driv
     running = send(holder, notes.path, "running")
     notes.until(1, 20)
     worker.signal(signal.SIGTERM)
-    worker.until("draining")
+    until_nobody_reads(driver)
     late = send(life.hold, notes.path, "late")
-    # Longer than a blocked read would need to get it.
-    time.sleep(0.3)
     notes.go()
     assert worker.wait() == 0
     assert running.result(timeout=1) == (1, 0)
@@ -118,7 +116,7 @@ def test_a_second_signal_cancels_now(work, send, notes, look, holder, number):
     worker.until("draining")
     worker.signal(number)
     assert worker.wait(8) == (0 if number == signal.SIGTERM else 130), worker.text()
-    assert (look().returned, handle.state(), look().journal) == ({"1:"}, State.RUNNING, [])
+    assert (look().returned, handle.state(), look().journal) == ({"1:"}, State.WAITING, [])
     assert "spooled" not in worker.text()
     assert "worker process died" not in worker.text()  # it did not have to be killed
 
