@@ -1,6 +1,6 @@
 """Processes: bodies that use a whole core, and bodies that never end.
 
-In this folder (needs the extra `process`: pip install 'streamwork[process]'):
+In this folder (needs the extra `process`: pip install '<path to the clone>[process]'):
 
     streamwork worker --app process_executor        in one terminal
     python process_executor.py                      in another

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, ParamSpec, TypeVar, Unpack, cast, overload
 
@@ -15,8 +15,11 @@ from streamwork.errors import ConfigError, DuplicateTaskName, TaskNotFound
 from streamwork.handle import Call, Handle, Switch
 from streamwork.inline import InlineSending
 from streamwork.model.lane import DEFAULT_PRIORITY, lane_name
+from streamwork.model.resources import Lifespan, lifespan_of
+from streamwork.store.endpoint import Endpoint
 from streamwork.store.keys import checked_name
 from streamwork.task import (
+    TASK_OPTIONS,
     AsyncTask,
     SyncTask,
     Task,
@@ -32,9 +35,7 @@ from streamwork.wire.signature import pack_call
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 
-_DECLARED = frozenset({"name", "queue", "tags", "priority", "retry", "timeout", "keep", "executor"})
 _unpack_anything = unpacker(Any)
 
 
@@ -47,16 +48,20 @@ class Streamwork:
         settings: Further settings by dotted name, such as ``{"worker.slots": 20}``; see `streamwork config show`.
 
     Raises:
-        ConfigError: The name or a setting is wrong; nothing was connected.
+        ConfigError: The name, the URL or a setting is wrong; nothing was connected.
     """
 
     def __init__(self, name: str, url: str | None = None, settings: Mapping[str, Any] | None = None) -> None:
         self.name = checked_name("app name", name)
+        if not isinstance(settings, Mapping | None):
+            raise ConfigError(f"settings={settings!r}: give a dict of dotted names, such as {{'worker.slots': 20}}")
         self.overrides: dict[str, Any] = {**(settings or {}), **({"url": url} if url is not None else {})}
         self.flags: dict[str, Any] = {}
         self.config: Config = load(self.overrides).config
+        if url is not None:
+            Endpoint(url)  # raises here for what is no URL, and connects to nothing
         self.tasks: dict[str, Task[..., Any]] = {}
-        self.lifespan_of: Lifespan | None = None
+        self.lifespan_of: Lifespan[Any] | None = None
         self.connection = Connection(self.name, self.config)
         self.sending = Switch(self.connection)
 
@@ -106,32 +111,46 @@ class Streamwork:
         """Declare a task: ``@app.task`` or ``@app.task(queue="mail", tags={"backend"}, timeout=30)``.
 
         Raises:
-            ConfigError: Unknown option, or an annotation that cannot be stored.
+            ConfigError: Unknown option, a value out of range, no function, or an annotation that cannot be stored.
             DuplicateTaskName: The name is taken.
         """
-        check_options(options, _DECLARED, options.get("name", getattr(function, "__name__", "")))
+        check_options(options, TASK_OPTIONS, f"task {options['name']}" if options.get("name") else "@app.task")
         if function is None:
             return lambda body: self._declare(body, cast(TaskOptions, options))
-        return self._declare(function, {})
+        return self._declare(function, cast(TaskOptions, options))
 
     def _declare(self, function: Callable[..., Any], options: TaskOptions) -> Task[..., Any]:
         kind = AsyncTask if inspect.iscoroutinefunction(inspect.unwrap(function)) else SyncTask
         task: Task[..., Any] = kind(self.sending, function, options, self.config.keep.result_s)
         other = self.tasks.get(task.name)
         if other is not None:
-            raise DuplicateTaskName(
-                f"two tasks are named {task.name!r}: {_place(other.function)} and {_place(function)}; "
-                "give one of them name="
-            )
+            one, two = _place(other.function), _place(function)
+            what = f"two tasks are named {task.name!r}: {one} and {two}"
+            if one == two:
+                what = f"one function is declared twice as the task {task.name!r}: {one}"
+            raise DuplicateTaskName(f"{what}; give one of them name=")
         self.tasks[task.name] = task
         return task
 
-    def lifespan(self, context_manager: Lifespan) -> Lifespan:
-        """Declare the resources of a worker process: an async context manager; what it yields is `ctx.resources`."""
+    def lifespan(
+        self, function: Callable[[], AbstractAsyncContextManager[R]] | Callable[[], AsyncIterator[R]]
+    ) -> Lifespan[R]:
+        """Declare the resources of a worker process; what is yielded is `ctx.resources`.
+
+        Args:
+            function: ``async def`` with one ``yield``, with or without ``@asynccontextmanager``, or the class of an
+                async context manager; it takes no arguments.
+
+        Returns:
+            What makes the context manager, as a test would use it.
+
+        Raises:
+            ConfigError: It is none, or there is one already.
+        """
         if self.lifespan_of is not None:
             raise ConfigError(f"app {self.name!r} has a lifespan already: {self.lifespan_of!r}")
-        self.lifespan_of = context_manager
-        return context_manager
+        self.lifespan_of = made = lifespan_of(function)
+        return made
 
     def find(self, name: str) -> Task[..., Any]:
         """Return a declared task; raises TaskNotFound, naming the nearest."""
@@ -157,11 +176,21 @@ class Streamwork:
         queue: str = "default", tags: Iterable[str] = (), priority: int = DEFAULT_PRIORITY,
     ) -> Call[Any]:  # fmt: skip
         """Return a call to a task that only the workers declare; its arguments are checked there."""
-        if not name:
-            raise TaskNotFound("the name of a task cannot be empty")
+        if not name or not isinstance(name, str):
+            raise TaskNotFound(f"{name!r} cannot be the name of a task")
         checked_name("queue", queue)
         lane = lane_name(priority, frozenset(checked_name("tag", tag) for tag in tags))
         return Call(self.sending, name, queue, lane, pack_call(args, kwargs), NO_OPTIONS, _unpack_anything)
+
+    def handle(self, task_id: str, queue: str = "default") -> Handle[Any]:
+        """Return a handle for a task message that was sent before, such as by another process; see `Task.handle`.
+
+        Its result comes in its plain form, as dicts, lists, texts and numbers.
+
+        Raises:
+            ConfigError: The text is not a task id, or the name of the queue is wrong.
+        """
+        return self.sending.handle(task_id, checked_name("queue", queue), _unpack_anything)
 
     def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
         """Send any number of calls, one round trip per chunk; handles in the order of the calls.
@@ -169,13 +198,14 @@ class Streamwork:
         What was sent before an error stays sent.
 
         Raises:
+            ConfigError: Something among them is not a call.
             BodyTooLarge, StoreError, EnqueueUnknown, UseAsync: As `Task.enqueue`.
         """
-        return self.sending.send_many(calls)
+        return self.sending.send_many(_calls(calls))
 
     async def aenqueue_many(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
         """Send any number of calls from async code; handles in the order of the calls."""
-        return await self.sending.asend_many(calls)
+        return await self.sending.asend_many(_calls(calls))
 
     @contextmanager
     def inline(self, resources: Any = None) -> Iterator[InlineSending]:
@@ -233,6 +263,18 @@ class Streamwork:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+def _calls(calls: Iterable[Call[R]]) -> Iterator[Call[R]]:
+    if not isinstance(calls, Iterable):
+        raise ConfigError(f"{calls!r} is not several calls: give an iterable of task.call(...)")
+    return map(_call, calls)
+
+
+def _call(call: Call[R]) -> Call[R]:
+    if call.__class__ is not Call and not isinstance(call, Call):
+        raise ConfigError(f"{call!r} is not a call: give task.call(...)")
+    return call
 
 
 def _place(function: Callable[..., Any]) -> str:

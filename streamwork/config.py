@@ -8,6 +8,7 @@ flags: the later wins.
 from __future__ import annotations
 
 import difflib
+import logging
 import math
 import os
 import tomllib
@@ -18,7 +19,7 @@ from typing import Any
 import msgspec
 
 from streamwork.errors import ConfigError
-from streamwork.settings import ClientConfig, Config, KeepConfig, LivenessConfig, WorkerConfig
+from streamwork.settings import NAME, ClientConfig, Config, KeepConfig, LivenessConfig, WorkerConfig
 
 __all__ = [
     "ClientConfig",
@@ -29,6 +30,7 @@ __all__ = [
     "WorkerConfig",
     "load",
     "redis_for_tests",
+    "running_test",
     "runtime_dir",
     "setting_names",
     "value_of",
@@ -47,13 +49,22 @@ LOG_LEVELS, LOG_FORMATS = ("debug", "info", "warning", "error", "critical"), ("t
 MOST_SLOTS = 10_000
 # Names with the prefix that are not settings: read by the tests and the bench only.
 _NOT_SETTINGS = ("STREAMWORK_TEST_", "STREAMWORK_BENCH_")
+_warned: set[str] = set()
+logger = logging.getLogger(__name__)
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A config and where each of its values came from (``default``, a file, a variable, ``code`` or ``flag``)."""
+    """A config and where each of its values came from (``default``, a file, a variable, ``code`` or ``flag``).
+
+    Attributes:
+        config: The settings.
+        origins: Setting to origin.
+        unknown: What to say of each variable that looks like a setting and is none.
+    """
 
     config: Config
     origins: dict[str, str]
+    unknown: tuple[str, ...] = ()
 
 
 def load(
@@ -71,14 +82,16 @@ def load(
         flags: Like `overrides`, from the command line.
 
     Raises:
-        ConfigError: Unknown name (answered with the nearest), wrong type or an unreadable file.
+        ConfigError: Unknown name (answered with the nearest), wrong type or an unreadable file. An unknown variable is
+            only warned of, once: Kubernetes makes some for each Service, and one named streamwork is nobody's mistake.
     """
-    folder = folder or Path.cwd()
+    folder = folder or _here()
+    environ = os.environ if environ is None else environ
     project = _project(folder)
     values: dict[str, Any] = {"folder": ".streamwork"}
     origins: dict[str, str] = {}
     given = {"code": overrides or {}, "flag": flags or {}}
-    for origin, name, value in _layers(given, project, os.environ if environ is None else environ):
+    for origin, name, value in _layers(given, project, environ):
         _check_name(name, origin)
         values[name] = value
         origins[name] = origin
@@ -92,7 +105,15 @@ def load(
     except msgspec.ValidationError as error:
         raise ConfigError(f"settings: {error} ({_origin_of(str(error), origins)})") from error
     _check_ranges(config)
-    return Loaded(config, {name: origins.get(name, "default") for name in setting_names()})
+    _check_words(config, origins)
+    return Loaded(config, {name: origins.get(name, "default") for name in setting_names()}, _unknown(environ))
+
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise ConfigError(f"the current folder is gone ({error.strerror}): change to one that is there") from error
 
 
 def setting_names() -> list[str]:
@@ -125,6 +146,11 @@ def redis_for_tests() -> tuple[str | None, str | None]:
     return os.environ.get("STREAMWORK_TEST_REDIS_URL") or None, os.environ.get("STREAMWORK_TEST_REDIS_SERVER") or None
 
 
+def running_test() -> str | None:
+    """Return the test that pytest runs in this process now (``PYTEST_CURRENT_TEST``), or None."""
+    return os.environ.get("PYTEST_CURRENT_TEST")
+
+
 def _layers(
     given: Mapping[str, Mapping[str, Any]], project: Path | None, environ: Mapping[str, str]
 ) -> Iterator[tuple[str, str, Any]]:
@@ -133,18 +159,27 @@ def _layers(
             yield str(project), name, value
     by_variable = {variable_of(name): name for name in setting_names()}
     for variable, text in environ.items():
-        if variable.startswith("STREAMWORK_") and not variable.startswith(_NOT_SETTINGS):
-            setting = by_variable.get(variable)
-            if setting is None:
-                raise ConfigError(f"unknown variable {variable}{_nearest(variable, by_variable)}")
-            if setting in ("worker.tags", "worker.queues"):
-                yield variable, setting, _listed(text)
-            elif text:  # empty is how compose files and CI pass on a variable that is not set
-                yield variable, setting, text
+        setting = by_variable.get(variable)
+        if setting is not None and text:  # empty is how compose files and CI pass on a variable that is not set
+            yield variable, setting, _listed(text) if setting in ("worker.tags", "worker.queues") else text
     for origin, settings in given.items():
         for name, value in settings.items():
             if value is not None:
                 yield origin, name, value
+
+
+def _unknown(environ: Mapping[str, str]) -> tuple[str, ...]:
+    ours = {variable_of(name) for name in setting_names()}
+    found = [
+        name
+        for name in environ
+        if name.startswith("STREAMWORK_") and name not in ours and not name.startswith(_NOT_SETTINGS)
+    ]
+    texts = {name: f"unknown variable {name}{_nearest(name, ours)}" for name in sorted(found)}
+    for text in [text for name, text in texts.items() if name not in _warned]:
+        logger.warning(text)
+    _warned.update(texts)
+    return tuple(texts.values())
 
 
 def _listed(text: str) -> list[str]:
@@ -218,6 +253,16 @@ def _check_ranges(config: Config) -> None:
             raise ConfigError(f"{name} = {value}: {least} at least, and finite")
     if worker.slots > MOST_SLOTS:
         raise ConfigError(f"worker.slots = {worker.slots}: {MOST_SLOTS} at most in one process; use more processes")
+
+
+def _check_words(config: Config, origins: Mapping[str, str]) -> None:
+    names = [("worker.tags", tag) for tag in config.worker.tags] + [("worker.queues", q) for q in config.worker.queues]
+    for setting, name in names + ([("namespace", config.namespace)] if config.namespace is not None else []):
+        if not NAME.fullmatch(name):
+            raise ConfigError(
+                f"{setting} {name!r} (set by {origins.get(setting, 'default')}): use 1-100 letters, digits, "
+                "'_', '.' or '-', starting with a letter or digit"
+            )
     for name, word, known in (
         ("log_level", config.log_level, LOG_LEVELS),
         ("log_format", config.log_format, LOG_FORMATS),

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, cast
 
+from streamwork.errors import UseAsync
+
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
@@ -99,3 +101,9 @@ def current() -> Context[Any] | None:
     else:
         context = None if task is None else _by_task.get(task)
     return None if context is None else context()
+
+
+def refuse_on_loop(blocking: str, twin: str) -> None:
+    """Raise UseAsync on a running loop's thread: the call would stop every coroutine there (rule 37)."""
+    if asyncio._get_running_loop() is not None:  # noqa: SLF001 - the public form raises instead, 1 us slower
+        raise UseAsync(f"{blocking}() would block this event loop: use await {twin}()")

@@ -6,12 +6,14 @@
     ├── ConfigError             config            a setting or the app itself is wrong
     │   ├── AppNotFound         app_not_found     no app where one was looked for
     │   ├── AppBroken           app_broken        the app's own code raises when it is imported
-    │   └── UseAsync            use_async         a blocking call on an event loop's thread
+    │   ├── UseAsync            use_async         a blocking call on an event loop's thread
+    │   └── NotPrivate          not_private       a test would touch queues that are not its own
     ├── TaskError
     │   ├── TaskNotFound        task_not_found    no task of that name
     │   └── DuplicateTaskName   duplicate_task    two functions under one name
     ├── WireError               wire              a value that cannot be stored or read back
     │   ├── ArgumentError       bad_arguments     arguments do not fit the task's signature
+    │   ├── ResultTypeError     bad_result        what a task returned is not of its annotated type
     │   ├── BodyTooLarge        body_too_large    over the size limit
     │   └── DecodeError         undecodable       bytes that are not ours
     ├── StoreError              store             Redis refused or broke a rule
@@ -22,7 +24,8 @@
     ├── BrokerError             broker
     │   ├── EnqueueUnknown      enqueue_unknown   sent, but nobody knows whether it arrived
     │   ├── TooManyLanes        too_many_lanes    more tag sets than a queue may have
-    │   └── LeaseLost           lease_lost        another consumer holds the delivery
+    │   ├── LeaseLost           lease_lost        another consumer holds the delivery
+    │   └── WorkerCut           worker_cut        a body has cancelled the loops of its worker
     └── ResultError             result
         ├── ResultTimeout       result_timeout    not finished in the time given
         ├── ResultGone          result_gone       finished, but its result is no longer kept
@@ -65,6 +68,12 @@ class UseAsync(ConfigError):
     code = "use_async"
 
 
+class NotPrivate(ConfigError):
+    """The testing kit was to look into or empty queues that are not a test's own; nothing was touched."""
+
+    code = "not_private"
+
+
 class TaskError(StreamworkError):
     """Something is wrong with a task's declaration or name."""
 
@@ -93,6 +102,12 @@ class ArgumentError(WireError):
     """Arguments do not fit the task's signature; nothing was enqueued."""
 
     code = "bad_arguments"
+
+
+class ResultTypeError(WireError):
+    """What a task returned is not of its annotated type; the task has failed, as its traceback in the worker says."""
+
+    code = "bad_result"
 
 
 class BodyTooLarge(WireError):
@@ -182,6 +197,12 @@ class LeaseLost(BrokerError):
     code = "lease_lost"
 
 
+class WorkerCut(BrokerError):
+    """A body has cancelled the loops of its own worker, which cannot go on; what had started is blamed for it."""
+
+    code = "worker_cut"
+
+
 class ResultError(StreamworkError):
     """A result is not to be had."""
 
@@ -189,7 +210,7 @@ class ResultError(StreamworkError):
 
 
 class ResultTimeout(ResultError):
-    """The task message did not end in the time given; it goes on."""
+    """The task message did not end in the time given, and is not withdrawn; the text says where it is."""
 
     code = "result_timeout"
 
@@ -227,6 +248,8 @@ class TaskFailed(ResultError):
 class TaskSignal(Exception):
     """Base of what a task raises to steer its delivery."""
 
+    reason: str = ""  # here too, for subclasses that do not call __init__
+
 
 class RetryLater(TaskSignal):
     """Run this task message again later; counts as an attempt.
@@ -235,6 +258,8 @@ class RetryLater(TaskSignal):
         in_s: Seconds from now, ≥ 0; None takes the retry policy's own delay.
         reason: Kept in the history.
     """
+
+    in_s: float | None = None
 
     def __init__(self, in_s: float | None = None, reason: str = "") -> None:
         if in_s is not None and not 0 <= in_s < 1e11:  # nan compares as false; 1e11 s is 3,000 years

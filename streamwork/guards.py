@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import warnings
 from typing import Any
 
-from streamwork.context import current
+from streamwork.context import current, refuse_on_loop
 from streamwork.errors import UseAsync
 from streamwork.handle import Handle
 
-
-def refuse_on_loop(blocking: str, twin: str) -> None:
-    """Raise UseAsync on a running loop's thread: the call would stop every coroutine there (rule 37)."""
-    if asyncio._get_running_loop() is not None:  # noqa: SLF001 - the public form raises instead, 1 us slower
-        raise UseAsync(f"{blocking}() would block this event loop: use await {twin}()")
+__all__ = ["check_inside_task", "refuse_on_loop"]
 
 
 def check_inside_task(handle: Handle[Any]) -> None:

@@ -6,16 +6,17 @@ Nothing here knows what an app or a connection is.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator, Iterable
-from datetime import timedelta
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, NoReturn, Protocol, TypeVar, cast
 
+from streamwork.context import refuse_on_loop
 from streamwork.errors import ConfigError, DecodeError, ResultGone, ResultTimeout, TaskFailed
+from streamwork.ids import task_id_at_ms
+from streamwork.model.span import Seconds, seconds
 from streamwork.model.state import State
 from streamwork.wire.message import Options, decode_failure, decode_result
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
-Seconds = float | timedelta
 
 
 class Sending(Protocol):
@@ -49,6 +50,14 @@ class Waiting(Protocol):
         """Return the handle's result record, or None when the time is up."""
         ...
 
+    def why_late(self, handle: Handle[Any]) -> str:
+        """Say why there is no result yet, where that is known."""
+        ...
+
+    async def awhy_late(self, handle: Handle[Any]) -> str:
+        """Say why there is no result yet, where that is known."""
+        ...
+
     def state(self, handle: Handle[Any]) -> State:
         """Return where the task message is."""
         ...
@@ -66,6 +75,10 @@ class Waiting(Protocol):
         ...
 
 
+class Port(Sending, Waiting, Protocol):
+    """What an app sends through, and its handles ask."""
+
+
 class Switch:
     """The `Sending` that an app's tasks hold: passes everything on to the one that counts now.
 
@@ -77,8 +90,15 @@ class Switch:
 
     __slots__ = ("now",)
 
-    def __init__(self, now: Sending) -> None:
+    def __init__(self, now: Port) -> None:
         self.now = now
+
+    def handle(self, task_id: str, queue: str, read_result: Callable[[bytes], R]) -> Handle[R]:
+        """Return a handle for what was sent before, maybe by another process; raises ConfigError for what is no id."""
+        digits = task_id.replace("-", "").lower() if isinstance(task_id, str) else ""
+        if task_id_at_ms(digits) is None:
+            raise ConfigError(f"{task_id!r} is not a task id: 32 hex digits, as in handle.id")
+        return Handle(self.now, digits, queue, "", "", read_result)
 
     def send(self, call: Call[R]) -> Handle[R]:
         """Send one call."""
@@ -139,11 +159,14 @@ class Call(Generic[R_co]):
 class Handle(Generic[R_co]):
     """A task message that was sent: ask for its state, wait for its result.
 
+    A handle stays in its process. Another one, such as a later request to a web server, makes its own from the id:
+    ``task.handle(id)``, or ``app.handle(id, queue)`` where the task is not known.
+
     Attributes:
         id: Task id.
         queue: Its queue.
-        lane: Its lane.
-        entry: Its first entry on the lane; a retry gets another one.
+        lane: Its lane; empty for a handle made from an id that has not been looked for yet.
+        entry: Its first entry on the lane; a retry gets another one. Empty as `lane` is, and for what is scheduled.
     """
 
     __slots__ = ("_read_result", "_waiting", "entry", "id", "lane", "queue")
@@ -161,6 +184,12 @@ class Handle(Generic[R_co]):
     def __repr__(self) -> str:
         return f"Handle({self.id}, queue={self.queue!r})"
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Handle stays in its process: pass handle.id on, and make another one there "
+            "with task.handle(id) or app.handle(id, queue)"
+        )
+
     def __await__(self) -> Generator[Any, None, R_co]:
         return self.aresult().__await__()
 
@@ -172,18 +201,25 @@ class Handle(Generic[R_co]):
 
         Raises:
             TaskFailed: The task raised, or was rejected, quarantined or cancelled.
-            ResultTimeout: Not ended in time; the task message goes on.
+            ResultTimeout: Not ended in time; the text says where the task message is. It is not withdrawn.
             ResultGone: Ended, but no result is kept.
             UseAsync: Called on an event loop's thread.
         """
-        return self._value(self._waiting.wait(self, seconds(timeout)), timeout)
+        record = self._waiting.wait(self, seconds(timeout))
+        if record is None:
+            raise self._late(timeout, self._waiting.why_late(self))
+        return self._value(record)
 
     async def aresult(self, timeout: Seconds | None = None) -> R_co:
         """Wait for the end and return the result; raises what `result` raises."""
-        return self._value(await self._waiting.await_(self, seconds(timeout)), timeout)
+        record = await self._waiting.await_(self, seconds(timeout))
+        if record is None:
+            raise self._late(timeout, await self._waiting.awhy_late(self))
+        return self._value(record)
 
     def wait(self, timeout: Seconds | None = None) -> bool:
         """Wait for the end, however it comes; False when the time is up first."""
+        refuse_on_loop("wait", "await_")
         return self._waiting.wait(self, seconds(timeout)) is not None
 
     async def await_(self, timeout: Seconds | None = None) -> bool:
@@ -191,7 +227,11 @@ class Handle(Generic[R_co]):
         return await self._waiting.await_(self, seconds(timeout)) is not None
 
     def state(self) -> State:
-        """Return where the task message is now."""
+        """Return where the task message is now; UNKNOWN where nothing is kept any more, or it was never sent.
+
+        The first question of a handle made from an id looks for it: by key, then on the lanes around the time in the
+        id, then in the journal, as ``streamwork tasks show`` does.
+        """
         return self._waiting.state(self)
 
     async def astate(self) -> State:
@@ -203,7 +243,7 @@ class Handle(Generic[R_co]):
 
         Returns:
             ``cancelled``: it will not. ``requested``: it is on a lane; a worker drops it, unless it ends first.
-            ``ended``: too late.
+            ``ended``: too late, or there is no trace of it.
         """
         return self._waiting.cancel(self)
 
@@ -211,28 +251,23 @@ class Handle(Generic[R_co]):
         """Ask that the task message does not run (again); see `cancel`."""
         return await self._waiting.acancel(self)
 
-    def _value(self, record: bytes | None, timeout: Seconds | None) -> R_co:
-        if record is None:
-            raise ResultTimeout(f"task message {self.id} did not end within {seconds(timeout)} s; it goes on")
+    def _late(self, timeout: Seconds | None, why: str) -> ResultTimeout:
+        text = f"task message {self.id} did not end within {seconds(timeout)} s"
+        return ResultTimeout(f"{text}: {why}" if why else text)
+
+    def _value(self, record: bytes) -> R_co:
         result = decode_result(record)
         if result.state == State.SUCCEEDED:
             return self._read_result(result.payload)
         if result.state == State.SKIPPED:
             return cast(R_co, None)
         if result.state == State.UNKNOWN:
+            if not self.lane:
+                where = f"there is no result of task message {self.id} on queue {self.queue!r}"
+                raise ResultGone(f"{where}: it is not kept any more, or it was never sent there")
             raise ResultGone(f"task message {self.id} ended, and its result is not kept (option keep)")
         try:
             failure = decode_failure(result.payload)
         except DecodeError as error:
             raise ResultGone(f"task message {self.id} ended as {result.state}, its failure cannot be read") from error
         raise TaskFailed(self.id, result.state, failure.type_name, failure.message, failure.traceback)
-
-
-def seconds(value: Seconds | None) -> float | None:
-    """Return a span given as float or timedelta in seconds; None stays None. Raises ConfigError below zero."""
-    if value is None:
-        return None
-    span = value.total_seconds() if isinstance(value, timedelta) else float(value)
-    if span < 0:
-        raise ConfigError(f"{value!r}: a span of time cannot be negative")
-    return span

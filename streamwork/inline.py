@@ -14,8 +14,7 @@ from streamwork.errors import BodyTooLarge, TaskNotFound
 from streamwork.guards import refuse_on_loop
 from streamwork.handle import Call, Handle
 from streamwork.ids import new_task_id
-from streamwork.model.judge import Again, Dead, Skipped, Verdict, judge, text_of, traceback_text, type_name
-from streamwork.model.policy import Retry
+from streamwork.model.judge import Again, Dead, Skipped, Verdict, decide, text_of, traceback_text, type_name
 from streamwork.model.state import State
 from streamwork.task import Task
 from streamwork.wire.message import Failure, TaskMessage, decode_message, encode_message, encode_record, encode_result
@@ -24,6 +23,7 @@ R = TypeVar("R")
 
 # A task that raises RetryLater without a bound would otherwise run for ever, since no time passes between its runs.
 MOST_RUNS = 1_000
+_GONE = b"\nunknown\n"
 
 
 class Sent(NamedTuple):
@@ -66,16 +66,12 @@ class InlineSending:
         record: bytes | None = None
         while record is None:
             args, kwargs = run.arguments()
-            try:
-                if run.task.is_async:
-                    body = run.timed(run.task.function(*args, **kwargs))
-                    value = self._runner().run(_inside_task(run.context, body), context=contextvars.copy_context())
-                else:
-                    value = contextvars.copy_context().run(_in_thread, run, args, kwargs)
-            except Exception as error:  # noqa: BLE001 - the body's outcome
-                record = run.raised(error)
+            if run.task.is_async:
+                body = _inside_task(run, args, kwargs)
+                outcome = self._runner().run(body, context=contextvars.copy_context())
             else:
-                record = run.returned(value)
+                outcome = contextvars.copy_context().run(_in_thread, run, args, kwargs)
+            record = run.record(outcome)
         return self._end(call, run, record)
 
     async def asend(self, call: Call[R]) -> Handle[R]:
@@ -84,16 +80,11 @@ class InlineSending:
         record: bytes | None = None
         while record is None:
             args, kwargs = run.arguments()
-            try:
-                if run.task.is_async:
-                    body = run.timed(run.task.function(*args, **kwargs))
-                    value = await asyncio.get_running_loop().create_task(_inside_task(run.context, body))
-                else:
-                    value = await asyncio.to_thread(_in_thread, run, args, kwargs)
-            except Exception as error:  # noqa: BLE001 - the body's outcome
-                record = run.raised(error)
+            if run.task.is_async:
+                outcome = await asyncio.get_running_loop().create_task(_inside_task(run, args, kwargs))
             else:
-                record = run.returned(value)
+                outcome = await asyncio.to_thread(_in_thread, run, args, kwargs)
+            record = run.record(outcome)
         return self._end(call, run, record)
 
     def send_many(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
@@ -120,7 +111,7 @@ class InlineSending:
     def _end(self, call: Call[R], run: _InlineRun, record: bytes) -> Handle[R]:
         task_id = run.message.id
         self._sent[task_id] = self._sent[task_id]._replace(runs=run.context.attempt, state=run.state)
-        self._records[task_id] = record if run.is_kept else b"\nunknown\n"
+        self._records[task_id] = record if run.is_kept else _GONE
         return Handle(self, task_id, call.queue, call.lane, "", call.read_result)
 
     def _runner(self) -> asyncio.Runner:
@@ -133,20 +124,32 @@ class InlineSending:
     def wait(self, handle: Handle[Any], timeout_s: float | None) -> bytes | None:
         """Return the handle's result record; it is always there."""
         refuse_on_loop("result", "aresult")
-        return self._records[handle.id]
+        return self._records.get(handle.id, _GONE)
 
     async def await_(self, handle: Handle[Any], timeout_s: float | None) -> bytes | None:
         """Return the handle's result record; it is always there."""
-        return self._records[handle.id]
+        return self._records.get(handle.id, _GONE)
+
+    def why_late(self, handle: Handle[Any]) -> str:
+        """Answer nothing: what runs in place is never late."""
+        return ""
+
+    async def awhy_late(self, handle: Handle[Any]) -> str:
+        """Answer nothing: what runs in place is never late."""
+        return ""
 
     def state(self, handle: Handle[Any]) -> State:
         """Return how it ended."""
         refuse_on_loop("state", "astate")
-        return self._sent[handle.id].state
+        return self._state_of(handle.id)
 
     async def astate(self, handle: Handle[Any]) -> State:
         """Return how it ended."""
-        return self._sent[handle.id].state
+        return self._state_of(handle.id)
+
+    def _state_of(self, task_id: str) -> State:
+        sent = self._sent.get(task_id)
+        return State.UNKNOWN if sent is None else sent.state
 
     def cancel(self, handle: Handle[Any]) -> str:
         """Answer that it is too late."""
@@ -181,13 +184,10 @@ class _InlineRun:
         self.context.task_id, self.context.queue, self.context.lane = message.id, call.queue, call.lane
         self.context.fence = f"inline/{message.id}/1"
         options = message.options
-        self._policies = task.retry
+        self._retry = None if options is None else options.retry
         self._timeout_s, self._keep_ms = task.timeout_s, task.keep_ms
-        if options is not None and options.retry is not None:
-            attempts, base, factor, longest, jitter = options.retry
-            self._policies = (Retry(attempts, (Exception,), base, factor, longest, jitter),)
         if options is not None and options.timeout_ms is not None:
-            self._timeout_s = options.timeout_ms / 1000
+            self._timeout_s = options.timeout_ms / 1000 or None
         if options is not None and options.keep_ms is not None:
             self._keep_ms = options.keep_ms
 
@@ -213,17 +213,19 @@ class _InlineRun:
                 raise TimeoutError(f"not ended within {self._timeout_s:g} s") from error
             raise
 
-    def returned(self, value: Any) -> bytes:
-        """Return the result record of a body that returned."""
+    def record(self, outcome: _Outcome) -> bytes | None:
+        """Return the result record of a body that ended, or None when it runs again."""
+        return self._returned(outcome.value) if outcome.error is None else self._raised(outcome.error)
+
+    def _returned(self, value: Any) -> bytes:
         try:
             payload = self.task.signature.encode_result(value)
         except Exception as error:  # noqa: BLE001 - also the user's enc_hook
             return self._dead("failed", type_name(error), text_of(error), traceback_text(error))
         return self._record(State.SUCCEEDED, payload)
 
-    def raised(self, error: Exception) -> bytes | None:
-        """Return the record of a body that raised, or None when it runs again."""
-        verdict: Verdict = judge(error, self.context.attempt, self._policies)
+    def _raised(self, error: BaseException) -> bytes | None:
+        verdict: Verdict = decide(error, self.context.attempt, self.task.retry, self._retry)
         if isinstance(verdict, Skipped):
             return self._record(State.SKIPPED, b"\xc0")
         if isinstance(verdict, Dead):
@@ -243,19 +245,35 @@ class _InlineRun:
         return encode_result(self.context.fence, state, payload)
 
 
-async def _inside_task(context: Context[Any], body: Coroutine[Any, Any, Any]) -> Any:
+class _Outcome(NamedTuple):
+    """What a body returned, or what it raised: caught at the body, since a loop lets no SystemExit through quietly."""
+
+    value: Any
+    error: BaseException | None = None
+
+
+async def _inside_task(run: _InlineRun, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Outcome:
     task = asyncio.current_task()
     assert task is not None
-    enter_task(task, lambda: context)
+    enter_task(task, lambda: run.context)
     try:
-        return await body
+        return _Outcome(await run.timed(run.task.function(*args, **kwargs)))
+    except asyncio.CancelledError as error:
+        if task.cancelling():
+            raise  # by whoever waits for this, not by the body
+        return _Outcome(None, error)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the body's outcome
+        return _Outcome(None, error)
     finally:
         leave_task(task)
 
 
-def _in_thread(run: _InlineRun, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _in_thread(run: _InlineRun, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Outcome:
     with _inside_thread(run.context):
-        return run.task.function(*args, **kwargs)
+        try:
+            return _Outcome(run.task.function(*args, **kwargs))
+        except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 - the body's outcome
+            return _Outcome(None, error)
 
 
 @contextmanager

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
+
+# What may be part of a key; `store.keys.checked_name` says so in words.
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,99}")
 
 
 class ClientConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,21 +1,38 @@
 """Tasks: declared functions with their options.
 
-A task knows its sender only through the `Sending` port, never the app.
+A task knows its sender only through a `Switch`, never the app.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, cast, final, overload
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+    final,
+    overload,
+)
+
+import msgspec
 
 from streamwork.context import Context
 from streamwork.errors import ConfigError
-from streamwork.handle import Call, Handle, Seconds, Sending, seconds
+from streamwork.handle import Call, Handle, Switch
 from streamwork.model.lane import DEFAULT_PRIORITY, lane_name
-from streamwork.model.policy import DEFAULT_RETRY, Retry, RetryRule, normalized
+from streamwork.model.policy import DEFAULT_RETRY, Retry, RetryRule, carried_policy, normalized
+from streamwork.model.span import Seconds, milliseconds
 from streamwork.store.keys import checked_name
-from streamwork.wire.message import NO_OPTIONS, Options
+from streamwork.wire.annotations import default_name
+from streamwork.wire.message import NO_OPTIONS
 from streamwork.wire.signature import TaskSignature
 
 P = ParamSpec("P")
@@ -23,40 +40,58 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 
-class TaskOptions(TypedDict, total=False):
-    """Options of `@app.task` and `task.options`; times are seconds as float or timedelta.
-
-    Attributes:
-        name: Task name (declaration only).
-        queue: Queue name.
-        tags: What a worker must offer.
-        priority: 0 (last) – 9 (first).
-        retry: A Retry, a list of them (the first that fits counts) or None.
-        timeout: Time limit of one run; None = none.
-        keep: Retention of the result; 0 = keep none; None = the app's.
-        executor: ``thread`` or ``process`` for sync bodies (declaration only).
-    """
-
-    name: str
+class _Options(TypedDict, total=False):
     queue: str
     tags: Iterable[str]
     priority: int
-    retry: RetryRule
     timeout: Seconds | None
     keep: Seconds | None
-    executor: str
 
 
-_PER_MESSAGE = frozenset({"queue", "tags", "priority", "retry", "timeout", "keep"})
+class MessageOptions(_Options, total=False):
+    """Options of `task.options`; times are seconds as float or timedelta.
+
+    Attributes:
+        queue: Queue name.
+        tags: What a worker must offer.
+        priority: 0 (last) – 9 (first).
+        timeout: Time limit of one run, a millisecond or longer; None = none.
+        keep: Retention of the result; 0 = keep none; None = the app's.
+        retry: A Retry for every exception, or None: the first failure is the last.
+    """
+
+    retry: Retry | None
+
+
+class TaskOptions(_Options, total=False):
+    """Options of `@app.task`: those of `MessageOptions`, and more.
+
+    Attributes:
+        name: Task name; None = module and function.
+        retry: A Retry, a list of them (the first that fits counts) or None.
+        executor: ``thread`` or ``process`` for sync bodies.
+    """
+
+    name: str | None
+    retry: RetryRule
+    executor: Literal["thread", "process"]
+
+
+MESSAGE_OPTIONS = frozenset({"queue", "tags", "priority", "retry", "timeout", "keep"})
+TASK_OPTIONS = MESSAGE_OPTIONS | {"name", "executor"}
+_DEFAULTS: Mapping[str, Any] = {
+    "queue": "default", "tags": (), "priority": DEFAULT_PRIORITY, "retry": DEFAULT_RETRY, "timeout": None, "keep": None,
+}  # fmt: skip
+_LONGEST_NAME = 250
 
 
 class Task(Generic[P, R_co]):
     """A declared function with its name and options; calling it just runs the function."""
 
-    def __init__(self, sending: Sending, function: Callable[..., Any], options: TaskOptions, keep_s: float) -> None:
+    def __init__(self, sending: Switch, function: Callable[..., Any], options: TaskOptions, keep_s: float) -> None:
         self.sending = sending
         self.function = function
-        self.name = options.get("name") or default_name(function)
+        self.name = _checked_task_name(function, options.get("name"))
         self.signature = TaskSignature(function, self.name, Context)
         self.is_async = self.signature.is_async
         self.default_keep_ms = int(keep_s * 1000)
@@ -66,52 +101,53 @@ class Task(Generic[P, R_co]):
         if self.executor == "process" and self.is_async:
             raise ConfigError(f"task {self.name}: executor='process' is for sync bodies; async ones run on the loop")
         self._message_options = NO_OPTIONS
-        self._configure(options)
+        self._configure({**_DEFAULTS, **options})
         self.__name__ = getattr(function, "__name__", self.name)
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
 
-    def _configure(self, options: TaskOptions) -> None:
-        self.queue = checked_name("queue", options.get("queue", "default"))
-        tags = options.get("tags", ())
-        if isinstance(tags, str):
-            raise ConfigError(f"task {self.name}: tags={tags!r}: give a set of texts")
-        self.tags = frozenset(checked_name("tag", tag) for tag in tags)
-        self.priority = options.get("priority", DEFAULT_PRIORITY)
-        self.lane = lane_name(self.priority, self.tags)
-        self.retry = normalized(options.get("retry", DEFAULT_RETRY))
-        self.timeout_s = positive("timeout", options.get("timeout"))
-        keep_s = seconds(options.get("keep"))
-        self.keep_ms = self.default_keep_ms if keep_s is None else int(keep_s * 1000)
+    def _configure(self, options: Mapping[str, Any]) -> None:
+        """Take over the options given; raises ConfigError, which names the task."""
+        try:
+            if "queue" in options:
+                self.queue = checked_name("queue", options["queue"])
+            if "tags" in options:
+                self.tags = _tags(options["tags"])
+            if "priority" in options:
+                self.priority: int = options["priority"]
+            self.lane = lane_name(self.priority, self.tags)
+            if "retry" in options:
+                self.retry = normalized(options["retry"])
+            if "timeout" in options:
+                self.timeout_s = _limit_s(options["timeout"])
+            if "keep" in options:
+                keep = options["keep"]
+                self.keep_ms = self.default_keep_ms if keep is None else milliseconds(keep, "keep")
+        except ConfigError as error:
+            raise ConfigError(f"task {self.name}: {error}") from None
 
     def __repr__(self) -> str:
         return f"Task({self.name!r}, queue={self.queue!r})"
 
-    def options(self, **options: Unpack[TaskOptions]) -> Task[P, R_co]:
-        """Return this task with other options for what is sent through the returned one.
+    def options(self, **options: Unpack[MessageOptions]) -> Task[P, R_co]:
+        """Return this task with other options for what is sent through the returned one; what is not given stays.
 
         Raises:
             ConfigError: Unknown option (answered with the nearest name) or a value out of range.
         """
-        check_options(options, _PER_MESSAGE, self.name)
-        if "retry" in options and not (options["retry"] is None or isinstance(options["retry"], Retry)):
-            raise ConfigError(f"task {self.name}: options(retry=) takes one Retry or None; a list goes to @app.task")
+        check_options(options, MESSAGE_OPTIONS, f"task {self.name}")
         clone: Task[P, R_co] = object.__new__(type(self))
         clone.__dict__.update(self.__dict__)
-        base: TaskOptions = {
-            "queue": self.queue,
-            "tags": self.tags,
-            "priority": self.priority,
-            "retry": self.retry,
-            "timeout": self.timeout_s,
-            "keep": self.keep_ms / 1000,
-        }
-        clone._configure(cast(TaskOptions, {**base, **options}))
-        clone._message_options = Options(
-            timeout_ms=int(clone.timeout_s * 1000) if "timeout" in options and clone.timeout_s is not None else None,
-            keep_ms=clone.keep_ms if "keep" in options else None,
-            retry=_carried(clone.retry) if "retry" in options else None,
-        )
+        clone._configure(cast(dict[str, Any], options))
+        carried: dict[str, Any] = {}
+        if "timeout" in options:
+            carried["timeout_ms"] = 0 if clone.timeout_s is None else round(clone.timeout_s * 1000)
+        if "keep" in options:
+            carried["keep_ms"] = clone.keep_ms
+        if "retry" in options:
+            carried["retry"] = carried_policy(self.name, options["retry"])
+        if carried:
+            clone._message_options = msgspec.structs.replace(self._message_options, **carried)
         return clone
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R_co]:
@@ -143,11 +179,31 @@ class Task(Generic[P, R_co]):
     delay = enqueue
     adelay = aenqueue
 
+    def handle(self, task_id: str) -> Handle[R_co]:
+        """Return a handle for a task message of this task that was sent before, such as by another process.
 
-def _carried(policies: tuple[Retry, ...]) -> tuple[int, float, float, float, bool]:
-    # Exception types stay with the declaration: a message never names a class.
-    policy = policies[0] if policies else Retry(max_attempts=1)
-    return policy.max_attempts, policy.base, policy.factor, policy.max_delay, policy.jitter
+        It is looked for when the handle is first asked, on this task's queue:
+        ``task.options(queue="other").handle(id)`` asks another one.
+
+        Raises:
+            ConfigError: The text is not a task id.
+        """
+        return self.sending.handle(task_id, self.queue, self.signature.decode_result)
+
+
+def _tags(tags: object) -> frozenset[str]:
+    if isinstance(tags, (str, bytes)) or not isinstance(tags, Iterable):
+        raise ConfigError(f"tags={tags!r}: give a set of texts")
+    return frozenset([checked_name("tag", tag) for tag in tags])
+
+
+def _limit_s(value: Seconds | None) -> float | None:
+    if value is None:
+        return None
+    limit_ms = milliseconds(value, "timeout")
+    if not limit_ms:
+        raise ConfigError("timeout=0: use None for no limit")
+    return limit_ms / 1000
 
 
 class SyncTask(Task[P, R_co]):
@@ -176,30 +232,25 @@ def with_context(task: Task[Any, Any], args: tuple[Any, ...], kwargs: dict[str, 
     return args
 
 
-def positive(what: str, value: Seconds | None) -> float | None:
-    """Return a span as `seconds` does; zero is refused too, since nothing could end within it."""
-    span = seconds(value)
-    if span == 0:
-        raise ConfigError(f"{what}=0: use None for no limit")
-    return span
-
-
-def check_options(options: object, allowed: frozenset[str], task: str) -> None:
+def check_options(options: object, allowed: frozenset[str], where: str) -> None:
     """Raise ConfigError for an unknown option, naming the nearest one."""
     for name in cast(dict[str, Any], options):
         if name not in allowed:
             close = difflib.get_close_matches(name, allowed, 1)
             hint = f": did you mean {close[0]!r}?" if close else f"; there are {', '.join(sorted(allowed))}"
-            raise ConfigError(f"task {task}: unknown option {name!r}{hint}")
+            raise ConfigError(f"{where}: unknown option {name!r}{hint}")
 
 
-def default_name(function: Callable[..., Any]) -> str:
-    """Return ``module.function``; a script run by itself counts under its file name, as a worker would import it."""
-    module = function.__module__
-    if module == "__main__":
-        path = getattr(function, "__globals__", {}).get("__file__")
-        module = path.rpartition("/")[2].removesuffix(".py") if path else "main"
-    return f"{module}.{function.__qualname__}".replace("<locals>.", "")
+def _checked_task_name(function: Callable[..., Any], name: object) -> str:
+    if isinstance(function, Task):
+        raise ConfigError(f"{function!r} is a task already")
+    if not callable(function):
+        raise ConfigError(f"{function!r} cannot be a task: give a function, and options by name: @app.task(queue=...)")
+    if name is None:
+        return default_name(function)
+    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME:
+        raise ConfigError(f"name={name!r}: the name of a task is a printable text of 1-{_LONGEST_NAME} characters")
+    return name
 
 
 WithContext = Callable[Concatenate[Context[Any], P], R]

@@ -6,18 +6,19 @@ import asyncio
 import math
 import queue
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from streamwork.broker import inspect
+from streamwork.broker.coverage import unserved
 from streamwork.broker.resend import ainsist, insist
-from streamwork.broker.results import Results
+from streamwork.broker.results import CLOSED, Results
 from streamwork.broker.steps import Steps, aask, ask
-from streamwork.errors import StoreError
+from streamwork.broker.whereabouts import where_is
+from streamwork.errors import StoreError, StoreUnavailable
 from streamwork.handle import Handle
 from streamwork.model.state import State
 from streamwork.store.async_driver import AsyncDriver
-from streamwork.store.commands import plain
+from streamwork.store.commands import Command, plain
 from streamwork.store.keys import QueueKeys
 from streamwork.store.sync_driver import SyncDriver
 
@@ -95,10 +96,19 @@ class Wait:
         self._patience_s = patience_s
 
     def _where(self) -> Steps[State]:
-        return inspect.where_is(self._keys, self._id, self._handle.lane, self._handle.entry)
+        return where_is(self._keys, self._handle)
+
+    def _answer(self, record: bytes | None) -> bytes | None:
+        if record == CLOSED:
+            raise StoreUnavailable(f"the app was closed while task message {self._id} was waited for; it goes on")
+        return record
 
     def here(self, driver: SyncDriver) -> bytes | None:
-        """Return the result record, or None when the time is up; blocks this thread."""
+        """Return the result record, or None when the time is up; blocks this thread.
+
+        Raises:
+            StoreUnavailable: Redis is away, or this side was closed.
+        """
         results, keys = self._results, self._keys
         give_up_s = None if self._timeout_s is None else time.monotonic() + self._timeout_s
         insist(lambda: results.watch(driver, keys), self._patience_s)
@@ -109,7 +119,7 @@ class Wait:
                 record = insist(lambda: driver.run(plain("GET", keys.result(self._id))), self._patience_s)
                 if record is not None:
                     results.ended(self._id, record)
-            return arrival(arrived, give_up_s, lambda: ask(driver, self._where()), results.count)
+            return self._answer(arrival(arrived, give_up_s, lambda: ask(driver, self._where()), results.count))
         finally:
             results.forget(self._id, arrived.put)
 
@@ -135,6 +145,30 @@ class Wait:
                 record = await ainsist(lambda: driver.run(look), self._patience_s)
                 if record is not None:
                     results.ended(self._id, record)
-            return await aarrival(arrived, give_up_s, state, results.count)
+            return self._answer(await aarrival(arrived, give_up_s, state, results.count))
         finally:
             results.forget(self._id, waiter)
+
+
+class Brief:
+    """A driver as `ask` uses it, for a look that nobody is to wait for long: each answer has a second."""
+
+    def __init__(self, driver: SyncDriver) -> None:
+        self._driver = driver
+
+    def run_all(self, commands: Sequence[Command[Any]]) -> list[Any]:
+        """Send commands one after another."""
+        return [self._driver.run(command, 1.0) for command in commands]
+
+
+def why_late(keys: QueueKeys, handle: Handle[Any]) -> Steps[str]:
+    """Say where a task message is that did not end in time, and whether anybody alive would take it."""
+    state = yield from where_is(keys, handle)
+    if state == State.WAITING:
+        missing = yield from unserved([(keys, handle.lane)])
+        if missing:
+            return f"it waits, and {missing[0].text}: start one with {missing[0].remedy}"
+        return "it waits for a free slot"
+    if state == State.SCHEDULED:
+        return "it is scheduled for later: to be tried again, or until a worker comes that knows the task"
+    return "it is running, and goes on" if state == State.RUNNING else ""

@@ -71,7 +71,9 @@ install() {
 }
 
 # Debian starts the server of the package, unless policy-rc.d says no. A subshell, so that the trap always tidies up.
+# Where a server is installed already, however old, it is somebody's: it is neither upgraded nor stopped.
 apt_redis() (
+    if command -v redis-server >/dev/null || [[ -e /usr/bin/redis-server ]]; then exit 1; fi
     can_apt || exit 1
     note "installing redis-server"
     policy=/usr/sbin/policy-rc.d

@@ -8,12 +8,14 @@ from collections import deque
 from collections.abc import Sequence
 
 from streamwork.broker.outgoing import CHUNK_BYTES, CHUNK_MESSAGES, Outgoing, Sender
-from streamwork.broker.resend import Patience, is_gap, refused
+from streamwork.broker.resend import Patience, blames_lane, is_gap, refused
 from streamwork.clock import SYSTEM_CLOCK
 from streamwork.config import ClientConfig
 from streamwork.errors import StoreError, StoreUnavailable
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.keys import QueueKeys
+
+Batch = list[tuple[Outgoing, asyncio.Future[str]]]
 
 
 class AsyncSender:
@@ -40,20 +42,11 @@ class AsyncSender:
         return future
 
     async def _flush(self, keys: QueueKeys, gathered: deque[tuple[Outgoing, asyncio.Future[str]]]) -> None:
-        batch: list[tuple[Outgoing, asyncio.Future[str]]] = []
+        batch: Batch = []
         try:
             while gathered:
                 batch = _next_batch(gathered)
-                try:
-                    entries = await self._send_chunk(keys, [message for message, _ in batch])
-                except Exception as error:  # noqa: BLE001 - handed to the callers
-                    for _, future in batch:
-                        if not future.done():
-                            future.set_exception(error)
-                else:
-                    for (_, future), entry in zip(batch, entries, strict=True):
-                        if not future.done():
-                            future.set_result(entry)
+                await self._send_batch(keys, batch)
         except BaseException:
             # The loop ends, or someone cancels every task of it: nobody will send the rest.
             for _, future in (*batch, *gathered):
@@ -62,6 +55,24 @@ class AsyncSender:
             raise
         finally:
             self._flushing.pop(keys.tag, None)
+
+    async def _send_batch(self, keys: QueueKeys, batch: Batch) -> None:
+        """Send what happens to travel together; a lane that is refused does not concern the others."""
+        try:
+            entries = await self._send_chunk(keys, [message for message, _ in batch])
+        except Exception as error:  # noqa: BLE001 - handed to the callers
+            parts = _by_lane(batch)
+            if len(parts) > 1 and blames_lane(error):
+                for part in parts:
+                    await self._send_batch(keys, part)
+                return
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+        else:
+            for (_, future), entry in zip(batch, entries, strict=True):
+                if not future.done():
+                    future.set_result(entry)
 
     async def _send_chunk(self, keys: QueueKeys, chunk: Sequence[Outgoing]) -> list[str]:
         sender = self._senders.pop(keys.tag, None) or Sender(self._config.max_lanes)
@@ -83,8 +94,15 @@ class AsyncSender:
                 return entries
 
 
-def _next_batch(gathered: deque[tuple[Outgoing, asyncio.Future[str]]]) -> list[tuple[Outgoing, asyncio.Future[str]]]:
-    batch: list[tuple[Outgoing, asyncio.Future[str]]] = []
+def _by_lane(batch: Batch) -> list[Batch]:
+    parts: dict[str, Batch] = {}
+    for message, future in batch:
+        parts.setdefault(message.lane, []).append((message, future))
+    return list(parts.values())
+
+
+def _next_batch(gathered: deque[tuple[Outgoing, asyncio.Future[str]]]) -> Batch:
+    batch: Batch = []
     size = 0
     while gathered and len(batch) < CHUNK_MESSAGES:
         size += len(gathered[0][0].body)

@@ -51,15 +51,19 @@ def _look_at(keys: QueueKeys, lane: str, entry: str) -> list[Command[Any]]:
         plain("XPENDING", stream, GROUP, entry, entry, 1, if_gone=[]),
         plain("XRANGE", stream, entry, entry),
         plain("XINFO", "GROUPS", stream, if_gone=[]),
+        plain("HEXISTS", keys.restoring, lane),
     ]
 
 
 def _state_at(
-    pending: list[list[Any]] | None = None, stored: Any = None, groups: list[list[Any]] | None = None
+    pending: list[list[Any]] | None = None,
+    stored: Any = None,
+    groups: list[list[Any]] | None = None,
+    is_restoring: int = 0,
 ) -> State:
     if pending:
         return State.WAITING if pending[0][1] == RETURNED_CONSUMER.encode() else State.RUNNING
-    if stored and _undelivered(stored[0][0], groups or []):
+    if stored and (is_restoring or _undelivered(stored[0][0], groups or [])):
         return State.WAITING
     return State.UNKNOWN
 

@@ -158,7 +158,7 @@ def _scan_lanes(keys: QueueKeys, view: TaskView) -> Steps[bool]:
     until = view.created_at_ms + AFTER_MS
     (lanes,) = yield [plain("HKEYS", keys.lanes)]
     for name in sorted(lanes):
-        lane, since, seen = name.decode(), str(view.created_at_ms - BEFORE_MS), 0
+        lane, since, seen = name.decode(), str(max(0, view.created_at_ms - BEFORE_MS)), 0
         while seen < MOST_ENTRIES:
             (rows,) = yield [plain("XRANGE", keys.lane(lane), since, until, "COUNT", _PAGE)]
             for entry, fields in rows:
@@ -224,7 +224,7 @@ def _read_journal(keys: QueueKeys, view: TaskView) -> Steps[bool]:
     """Collect the records of this id."""
     since, seen, needle = "-", 0, view.id.encode()
     if view.created_at_ms is not None:
-        since = str(view.created_at_ms - BEFORE_MS)
+        since = str(max(0, view.created_at_ms - BEFORE_MS))
     found: list[JournalRecord] = []
     while seen < MOST_RECORDS:
         (rows,) = yield [plain("XRANGE", keys.journal, since, "+", "COUNT", _PAGE)]

@@ -102,6 +102,11 @@ def refused(error: StoreError) -> StoreError | TooManyLanes:
     return error
 
 
+def blames_lane(error: Exception) -> bool:
+    """Whether one lane of a chunk was refused, and with it the others, of which nothing was written."""
+    return isinstance(error, TooManyLanes) or "ENQUEUE-TYPE" in str(error)
+
+
 def is_gap(error: StoreError) -> bool:
     """Whether the server forgot this sender's last chunks (a lossy failover): nothing was written, start a new mark."""
     return "ENQUEUE-GAP" in str(error)

@@ -32,8 +32,8 @@ LOOK_AGAIN_S = 3.0
 # What is remembered of ends that nobody waited for yet: as many as a reply stream holds, none larger than rides along.
 _RECENT = 10_000
 _RECENT_BYTES = 4096
-# Handed to a waiter for whom there is nothing any more: the result was not kept, or this side was closed.
-_UNKNOWN = b"\nunknown\n"
+# Handed to a waiter for whom there is nothing any more, since the result was not kept, and to one who is sent away.
+_UNKNOWN, CLOSED = b"\nunknown\n", b"\nclosed\n"
 
 Waiter = Callable[[bytes], None]
 logger = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ class Results:
         _call(waiters, record)
 
     def close(self) -> None:
-        """Stop the listener; whoever still waits hears that the result is not to be had here."""
+        """Stop the listener; whoever still waits hears `CLOSED`."""
         if self._pid != os.getpid():
             self._reset()
             return
@@ -161,7 +161,7 @@ class Results:
         with self._lock:
             left = [waiter for _, waiters in self._waiters.values() for waiter in waiters]
         self._reset()
-        _call(left, _UNKNOWN)
+        _call(left, CLOSED)
 
     def _listen(self, listening: _Listening) -> None:
         driver: SyncDriver | None = None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from streamwork.broker.coverage import Registration, Unserved, is_served, registered
 from streamwork.broker.steps import Steps, at_once, pairs, refused, texts, together
 from streamwork.model.lane import lane_tags
 from streamwork.store.commands import plain
@@ -22,6 +24,7 @@ class LaneStats(msgspec.Struct, frozen=True):
         waiting: Undelivered, or given back for adoption.
         running: In the hands of a consumer.
         has_group: False when the consumer group is gone; the next reader makes it anew.
+        is_served: False in an `Overview` when no live worker takes from it.
     """
 
     lane: str
@@ -29,6 +32,7 @@ class LaneStats(msgspec.Struct, frozen=True):
     waiting: int
     running: int
     has_group: bool = True
+    is_served: bool = True
 
 
 class QueueStats(msgspec.Struct, frozen=True):
@@ -97,6 +101,17 @@ class Overview(msgspec.Struct, frozen=True):
     queues: list[QueueStats]
     workers: list[WorkerStats]
 
+    @property
+    def unserved(self) -> list[Unserved]:
+        """What waits where no live worker takes it; one for each queue and tag set."""
+        counts: dict[tuple[str, tuple[str, ...]], int] = {}
+        for queue in self.queues:
+            for lane in queue.lanes:
+                if lane.waiting and not lane.is_served:
+                    place = queue.queue, tuple(lane.tags)
+                    counts[place] = counts.get(place, 0) + lane.waiting
+        return [Unserved(queue, list(tags), count) for (queue, tags), count in counts.items()]
+
 
 def queue_names(namespace: str, known: Iterable[str] = ()) -> Steps[list[str]]:
     """Find the queues that anything was ever sent to or read from, and add the known ones; sorted."""
@@ -108,14 +123,20 @@ def overview(namespace: str, names: Sequence[str]) -> Steps[Overview]:
     """Look at queues and their workers."""
     keys = [QueueKeys(namespace, name) for name in names]
     stats = yield from together([queue_stats(each) for each in keys])
-    registered = yield from together([_registered(each) for each in keys])
-    return Overview(stats, _workers(stats, registered))
+    consumers = yield from together([registered(each) for each in keys])
+    stats = [_with_coverage(*pair) for pair in zip(stats, consumers, strict=True)]
+    return Overview(stats, _workers(stats, consumers))
+
+
+def _with_coverage(queue: QueueStats, consumers: Mapping[str, Registration]) -> QueueStats:
+    lanes = [msgspec.structs.replace(lane, is_served=is_served(lane.lane, consumers)) for lane in queue.lanes]
+    return msgspec.structs.replace(queue, lanes=lanes)
 
 
 def queue_stats(keys: QueueKeys) -> Steps[QueueStats]:
     """Look at one queue: exact for the instant of the second round (undelivered = added − settled − pending)."""
     (known,) = yield [plain("HKEYS", keys.lanes)]
-    lanes = sorted(name.decode() for name in known)
+    lanes = readable(known)
     streams = [keys.lane(lane) for lane in lanes]
     answers = yield at_once([
         plain("HGETALL", keys.added), plain("HGETALL", keys.settled), plain("HGETALL", keys.counts),
@@ -146,6 +167,12 @@ def queue_stats(keys: QueueKeys) -> Steps[QueueStats]:
     )  # fmt: skip
 
 
+def readable(names: Iterable[bytes]) -> list[str]:
+    """Return the names that are a lane's, sorted; a stranger's among them hides no other."""
+    found = (name.decode(errors="replace") for name in names)
+    return sorted(name for name in found if re.match(r"[0-3]:", name))
+
+
 def _number(flat: Sequence[bytes], lane: str) -> int:
     return int(pairs(flat).get(lane.encode(), 0))
 
@@ -172,17 +199,9 @@ def last_delivered(groups: Any) -> str:
     return "0-0"
 
 
-def _registered(keys: QueueKeys) -> Steps[dict[str, tuple[str, bool]]]:
-    """Find the consumers of a queue: name to (registration, alive)."""
-    (flat,) = yield [plain("HGETALL", keys.consumers)]
-    found = texts(flat)
-    alive = yield [plain("EXISTS", keys.alive(name)) for name in found]
-    return {name: (text, bool(there)) for (name, text), there in zip(found.items(), alive, strict=True)}
-
-
-def _workers(stats: list[QueueStats], registered: list[dict[str, tuple[str, bool]]]) -> list[WorkerStats]:
+def _workers(stats: list[QueueStats], registrations: list[dict[str, Registration]]) -> list[WorkerStats]:
     workers: dict[str, WorkerStats] = {}
-    for queue, consumers in zip(stats, registered, strict=True):
+    for queue, consumers in zip(stats, registrations, strict=True):
         for name, (registration, alive) in consumers.items():
             worker = workers.get(name)
             if worker is None:

@@ -6,17 +6,24 @@ A question is a generator: it yields the commands of one round, is sent their an
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import Command, plain
-from streamwork.store.sync_driver import SyncDriver
 
 T = TypeVar("T")
 Steps = Generator[list[Command[Any]], list[Any], T]
 
 
-def ask(driver: SyncDriver, steps: Steps[T]) -> T:
+class Asked(Protocol):
+    """What `ask` needs of a driver."""
+
+    def run_all(self, commands: Sequence[Command[Any]]) -> list[Any]:
+        """Send commands and return their answers in order."""
+        ...
+
+
+def ask(driver: Asked, steps: Steps[T]) -> T:
     """Run a question from a thread; raises StoreError."""
     try:
         commands = next(steps)

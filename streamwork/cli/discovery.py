@@ -48,11 +48,14 @@ def locate(named: str | None, folder: Path) -> list[Target]:
 
     Raises:
         AppNotFound: There is none, or the name cannot be one.
+        AppBroken: A file that might have held one is not Python.
     """
     if named is None:
         found = [Target(Path(name).stem) for name in FILES if _may_hold_app(folder / name)]
         if not found:
             there = [name for name in FILES if (folder / name).is_file()]
+            for name in there:
+                _check_syntax(folder / name, folder)
             why = f"{', '.join(there)} in {folder} without a Streamwork" if there else f"no {_OR_FILES} in {folder}"
             raise AppNotFound(f"no app: {why}; {REMEDY}")
         return found
@@ -73,6 +76,16 @@ def _may_hold_app(path: Path) -> bool:
     except OSError:
         return False
     return "streamwork" in text.lower() or bool(re.search(r"^\s*(from|import)\b.*\bapp\b", text, re.MULTILINE))
+
+
+def _check_syntax(path: Path, folder: Path) -> None:
+    # A file that nobody can read may well be the one that was meant.
+    try:
+        compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+    except SyntaxError as error:
+        raise _broken(path.stem, error, folder) from error
+    except (OSError, ValueError):
+        return
 
 
 def load_app(targets: Iterable[Target], folder: Path) -> Streamwork:

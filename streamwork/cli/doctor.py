@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 import click
 from rich.text import Text
 
+from streamwork.app import Streamwork
 from streamwork.broker.checkup import Check, checkup
+from streamwork.broker.coverage import Unserved, unserved
+from streamwork.broker.stats import Overview, overview, queue_names
 from streamwork.cli.options import examples, place_options
 from streamwork.cli.session import Session
 from streamwork.cli.show import console, print_json
@@ -26,17 +31,23 @@ _MARKS = {"ok": ("✓", "green"), "note": ("·", "dim"), "warning": ("!", "yello
 def doctor(ctx: click.Context, /, *, app: str | None, url: str | None, namespace: str | None, as_json: bool) -> None:
     """Check Redis and the project, and say what to do.
 
-    Version, persistence, eviction policy, memory, clock, replication, protocol, scripts, and whether the app can be
-    imported. Exit status 1 if anything is a failure; warnings alone are 0. Nothing is written.
+    Version, persistence, eviction policy, memory, clock, replication, protocol, scripts, whether the app can be
+    imported and has what it needs, whether live workers take from its queues, and variables that look like settings.
+    Exit status 1 if anything is a failure; warnings alone are 0. Nothing is written.
     """
     with Session(app, url, namespace) as session:
-        checks = [*_app(session, namespace), *_server(session)]
+        checks = [*_settings(session), *_app(session, namespace), *_server(session), *_workers(session)]
     is_fine = all(check.verdict != "failure" for check in checks)
     if as_json:
         print_json({"ok": is_fine, "checks": checks})
     else:
         _print(checks)
     ctx.exit(0 if is_fine else 1)
+
+
+def _settings(session: Session) -> list[Check]:
+    remedy = "unset it if it is a misspelt setting; Kubernetes makes such ones for a Service named streamwork"
+    return [Check("settings", "warning", text, remedy) for text in session.loaded.unknown]
 
 
 def _app(session: Session, namespace: str | None) -> list[Check]:
@@ -49,7 +60,29 @@ def _app(session: Session, namespace: str | None) -> list[Check]:
         return [Check("app", "failure", str(error), "correct it: no worker can start here")]
     if app is None:
         return [Check("app", "note", "none found here", "see streamwork --help for how one is found")]
-    return [Check("app", "ok", f"{app.name}: {len(app.tasks)} tasks on {', '.join(app.queues) or 'no queue'}")]
+    count = _count(len(app.tasks), "task") or "no task"
+    found = [Check("app", "ok", f"{app.name}: {count} on {', '.join(app.queues) or 'no queue'}")]
+    return [*found, *_lifespan(app), *_processes(app)]
+
+
+def _lifespan(app: Streamwork) -> list[Check]:
+    declared = app.lifespan_of
+    if declared is None or not (inspect.isasyncgenfunction(declared) or inspect.iscoroutinefunction(declared)):
+        return []
+    remedy = "decorate it with contextlib.asynccontextmanager below @app.lifespan: no worker can start"
+    return [Check("lifespan", "failure", f"{_name(declared)} makes no async context manager", remedy)]
+
+
+def _processes(app: Streamwork) -> list[Check]:
+    tasks = sorted(task.name for task in app.tasks.values() if task.executor == "process")
+    if not tasks or find_spec("pebble") is not None:
+        return []
+    what = f"executor='process' of {', '.join(tasks)} needs the package pebble"
+    return [Check("processes", "failure", what, "pip install '<path to the clone>[process]'")]
+
+
+def _name(function: object) -> str:
+    return str(getattr(function, "__qualname__", function))
 
 
 def _server(session: Session) -> Sequence[Check]:
@@ -60,6 +93,34 @@ def _server(session: Session) -> Sequence[Check]:
     return [Check("redis", "ok", where), *checks]
 
 
+def _workers(session: Session) -> list[Check]:
+    """Look for what nobody alive takes: what waits, and what the app's tasks would need."""
+    try:
+        namespace, app = session.namespace(), session.app_if_any()
+    except ConfigError:
+        return []
+    names = session.ask(queue_names(namespace, app.queues if app is not None else ()))
+    seen: Overview = session.ask(overview(namespace, names))
+    alive = sum(worker.alive for worker in seen.workers)
+    waiting = seen.unserved
+    found = [
+        Check("workers", "warning", f"{each.waiting:,} waiting: {each.text}", f"start one: {each.remedy}")
+        for each in waiting
+    ]
+    if alive:
+        declared = [(session.keys(task.queue), task.lane) for task in app.tasks.values()] if app is not None else []
+        said = {(each.queue, *each.tags) for each in waiting}
+        missing: list[Unserved] = session.ask(unserved(declared))
+        found += [
+            Check("workers", "warning", each.text, f"start one: {each.remedy}")
+            for each in missing
+            if (each.queue, *each.tags) not in said
+        ]
+    elif not found:
+        return [Check("workers", "note", "none is alive", "start one: streamwork worker")]
+    return found or [Check("workers", "ok", f"{alive} alive, and all that is declared has one that takes it")]
+
+
 def _print(checks: Sequence[Check]) -> None:
     out = console()
     for check in checks:
@@ -68,4 +129,9 @@ def _print(checks: Sequence[Check]) -> None:
         if check.remedy:
             out.print(Text.assemble(" " * 14, ("→ " + check.remedy, style)), soft_wrap=True)
     failures, warnings = (sum(check.verdict == kind for check in checks) for kind in ("failure", "warning"))
-    out.print(Text(f"\n{failures} failures, {warnings} warnings" if failures or warnings else "\nall is well"))
+    found = [_count(failures, "failure"), _count(warnings, "warning")]
+    out.print(Text("\n" + (", ".join(filter(None, found)) or "all is well")))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}" if number else ""

@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from streamwork.app import Streamwork
+from streamwork.broker.coverage import Unserved, unserved
 from streamwork.cli.options import examples, names, place_options
 from streamwork.cli.session import Session
 from streamwork.cli.show import json_of, plain_json, print_json
-from streamwork.errors import ConfigError, TaskFailed
+from streamwork.errors import ConfigError, StoreError, TaskFailed
 from streamwork.handle import Call, Handle
 
 _NEGATIVE = re.compile(r"-\.?\d")
@@ -73,7 +74,18 @@ def enqueue(task: str, args: Sequence[str], *, wait: bool, timeout: float | None
             return
         if not as_json:
             click.echo(handle.id, err=True)
+        _say_if_unserved(session, handle)
         _wait(handle, call, timeout, as_json=as_json)
+
+
+def _say_if_unserved(session: Session, handle: Handle[Any]) -> None:
+    """Say on standard error, at once, that nobody is there who would run it; the wait goes on."""
+    try:
+        missing: list[Unserved] = session.ask(unserved([(session.keys(handle.queue), handle.lane)]))
+    except StoreError:
+        return  # the wait itself will tell
+    for each in missing:
+        click.echo(f"streamwork: waiting, but {each.text}: start one with {each.remedy}", err=True)
 
 
 def _elsewhere(given: dict[str, Any]) -> str:

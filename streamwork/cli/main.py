@@ -131,6 +131,9 @@ def run(arguments: Sequence[str]) -> int:
         # The reader has seen enough. Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _PIPE_CLOSED
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return USAGE
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx is not None else "streamwork"
         _say(f"{where}: {error.format_message().rstrip('.')} (see {where} --help)", "usage", as_json=as_json)
@@ -141,6 +144,9 @@ def run(arguments: Sequence[str]) -> int:
     except StreamworkError as error:
         _say(f"streamwork: {error}", error.code, as_json=as_json)
         return status_of(error)
+    except OSError as error:  # a full disk, a file without permission: the system's own words say it best
+        _say(f"streamwork: {error}", "os_error", as_json=as_json)
+        return WRONG
     return status if isinstance(status, int) else OK
 
 
@@ -154,8 +160,10 @@ def status_of(error: StreamworkError) -> int:
 
 
 def _say(text: str, code: str, *, as_json: bool) -> None:
+    """Say it once: in one line on standard error, or as the JSON that was asked for on standard output."""
     line = " ".join(text.split())
-    click.echo(line, err=True)
     if as_json:
         message = line.partition(": ")[2]
         click.echo(msgspec.json.encode({"error": {"code": code, "message": message}}).decode())
+    else:
+        click.echo(line, err=True)

@@ -53,7 +53,7 @@ class Session:
         client = self.loaded.config.client
         self.flags["client.connect_timeout_s"] = min(client.connect_timeout_s, _CONNECT_S)
         self.flags["client.send_timeout_s"] = 0.0
-        self.loaded = Loaded(load(flags=self.flags).config, self.loaded.origins)
+        self.loaded = Loaded(load(flags=self.flags).config, self.loaded.origins, self.loaded.unknown)
 
     @property
     def config(self) -> Config:

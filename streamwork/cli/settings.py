@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
+from rich.text import Text
 
 from streamwork.cli.options import app_option, examples, json_option, url_option
 from streamwork.cli.session import Session
-from streamwork.cli.show import console, masked, print_json, table
+from streamwork.cli.show import console, masked, print_json
 from streamwork.config import load, setting_names, value_of, variable_of
 
 
@@ -18,7 +20,7 @@ def config() -> None:
     """Every setting, its value and where it comes from."""
 
 
-@config.command(epilog=examples(
+@config.command(short_help="Each setting, its value and its origin.", epilog=examples(
     "streamwork config show",
     "streamwork config show worker              names that begin so",
     "streamwork config show --json | jq 'map(select(.origin != \"default\"))'",
@@ -48,8 +50,31 @@ def show(prefix: str, *, app: str | None, url: str | None, as_json: bool) -> Non
     if as_json:
         print_json(rows)
         return
-    cells = [[row["name"], _text(row["value"]), row["origin"], row["variable"]] for row in rows]
-    console().print(table(["setting", "value", "from", "variable"], cells, whole=("setting", "variable")))
+    cells = [
+        [row["name"], _text(row["value"]) or "–", _origin(row["origin"], row["variable"]), row["variable"]]
+        for row in rows
+    ]
+    _print(cells)
+
+
+def _print(rows: list[list[str]]) -> None:
+    """Print columns; the values come last, since nothing may break a path or a URL that someone wants to copy."""
+    out = console()
+    whole = [["setting", "value", "from", "variable"], *rows]
+    widths = [max(len(row[at]) for row in whole) for at in range(4)]
+    has_variables = sum(widths) + 6 <= out.width
+    for number, (name, value, origin, variable) in enumerate(whole):
+        cells = f"{name:<{widths[0]}}  {origin:<{widths[2]}}  "
+        cells += f"{variable:<{widths[3]}}  {value}" if has_variables else value
+        out.print(Text(cells.rstrip(), style="" if number else "bold"), soft_wrap=True)
+    if not has_variables:
+        out.print(Text("\nThe variable of worker.slots is STREAMWORK_WORKER_SLOTS, and so on.", style="dim"))
+
+
+def _origin(origin: str, variable: str) -> str:
+    if origin == variable:
+        return "variable"
+    return Path(origin).name if "/" in origin else origin
 
 
 def _shown(name: str, value: Any) -> Any:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import click
 import msgspec
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -35,25 +35,69 @@ def print_json(value: Any) -> None:
     click.echo(to_json(value).decode())
 
 
-def table(
-    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: Sequence[str] = (), whole: Sequence[str] = ()
-) -> Table:
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: Sequence[str] = ()) -> Table:
     """Return a table.
 
     Args:
-        columns: Headings.
+        columns: Headings; the first column and those of numbers are never folded.
         rows: Cells; None and "" are shown as a dash.
-        numbers: Headings of columns that are aligned right and never folded.
-        whole: Headings of columns that are not folded either, on a terminal of 80 columns at least.
+        numbers: Headings of columns that are aligned right.
     """
     found = Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns:
+    for place, name in enumerate(columns):
         is_number = name in numbers
-        is_whole = is_number or (name in whole and console().width >= 80)
-        found.add_column(name, justify="right" if is_number else "left", no_wrap=is_whole, overflow="fold")
+        found.add_column(
+            name, justify="right" if is_number else "left", no_wrap=is_number or not place, overflow="fold"
+        )
     for row in rows:
-        found.add_row(*(cell if isinstance(cell, Text) else Text(_cell(cell)) for cell in row))
+        found.add_row(*map(_text, row))
     return found
+
+
+def listing(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers: Sequence[str] = (), spare: Sequence[str] = ()
+) -> RenderableType:
+    """Return a table that fits the terminal without a cut or folded word.
+
+    Where it would not fit, columns without anything in them (also zeros) are left out, from the right, and then the
+    spare ones. Where that is not enough, each row is shown as lines below its first cell.
+    """
+    width, shown = console().width, list(range(len(columns)))
+    empty = [at for at in shown[:0:-1] if all(not isinstance(row[at], Text) and not row[at] for row in rows)]
+    for at in (*empty, *(columns.index(name) for name in spare)):
+        if _least_width(columns, rows, shown, numbers) <= width:
+            break
+        shown = [other for other in shown if other != at]
+    if _least_width(columns, rows, shown, numbers) > width:
+        return Group(*(_block([columns[at] for at in shown], [row[at] for at in shown], width) for row in rows))
+    return table([columns[at] for at in shown], [[row[at] for at in shown] for row in rows], numbers=numbers)
+
+
+def _least_width(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], shown: Sequence[int], numbers: Sequence[str]
+) -> int:
+    widths = []
+    for at in shown:
+        cells = [columns[at], *(_text(row[at]).plain for row in rows)]
+        is_whole = at == 0 or columns[at] in numbers
+        widths.append(max(len(part) for cell in cells for part in ([cell] if is_whole else cell.split() or [""])))
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _block(names: Sequence[str], row: Sequence[Any], width: int) -> Text:
+    lines, line = [], ""
+    for name, cell in zip(names[1:], row[1:], strict=True):
+        fact = f"{name} {_text(cell).plain}"
+        if line and len(line) + 3 + len(fact) > width - 2:
+            lines.append(line)
+            line = ""
+        line = f"{line} · {fact}" if line else fact
+    facts = "".join(f"\n  {each}" for each in (*lines, line) if each)
+    return Text.assemble((_text(row[0]).plain, "bold"), facts, overflow="fold")
+
+
+def _text(cell: Any) -> Text:
+    return cell if isinstance(cell, Text) else Text(_cell(cell))
 
 
 def _cell(value: Any) -> str:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from typing import Any
 
 import click
-from rich.table import Table
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from streamwork.broker.info import eviction_warning, info, server_name
 from streamwork.broker.stats import Overview, QueueStats, WorkerStats, overview, queue_names
 from streamwork.cli.options import examples, names, place_options
 from streamwork.cli.session import Session
-from streamwork.cli.show import console, print_json, size, span, table
+from streamwork.cli.show import console, listing, print_json, size, span
 from streamwork.clock import SYSTEM_CLOCK
 
 _NUMBERS = ("waiting", "running", "scheduled", "dead", "succeeded", "skipped", "cancelled", "retried", "oldest")
@@ -31,16 +32,19 @@ def status(*, app: str | None, url: str | None, namespace: str | None, as_json: 
         seen = _look(session, ())
         redis = _redis(session)
         if as_json:
-            print_json(
-                {"namespace": session.namespace(), "redis": redis, "queues": seen.queues, "workers": seen.workers}
-            )
+            unserved = [{**each._asdict(), "text": each.text} for each in seen.unserved]
+            print_json({
+                "namespace": session.namespace(), "redis": redis, "queues": seen.queues, "workers": seen.workers,
+                "unserved": unserved,
+            })  # fmt: skip
             return
         out = console()
-        out.print(_headline(session.namespace(), redis))
+        _print_headline(out, session.namespace(), redis)
         if redis["warning"]:
             out.print(Text(f"! {redis['warning']}", style="bold red"))
         out.print()
         _print(out, _queue_table(seen.queues), seen.queues, "no queue yet: nothing was ever sent")
+        _print_unserved(out, seen)
         out.print()
         _print(out, _worker_table(seen.workers), seen.workers, "no worker: start one with `streamwork worker`")
 
@@ -69,6 +73,7 @@ def queues(only: tuple[str, ...] | None, *, lanes: bool, as_json: bool, **place:
         if lanes:
             out.print()
             _print(out, _lane_table(seen.queues), seen.queues, "no lane")
+        _print_unserved(out, seen)
 
 
 @click.command(epilog=examples(
@@ -91,8 +96,14 @@ def workers(*, as_json: bool, **place: Any) -> None:
 
 def _look(session: Session, only: Sequence[str]) -> Overview:
     namespace, app = session.namespace(), session.app_if_any()
-    found = only or session.ask(queue_names(namespace, app.queues if app is not None else ()))
-    seen: Overview = session.ask(overview(namespace, found))
+    known: list[str] = session.ask(queue_names(namespace, app.queues if app is not None else ()))
+    seen: Overview = session.ask(overview(namespace, only or known))
+    for queue in seen.queues:
+        # The set of names may lack one whose announcement failed: what has lanes is there all the same.
+        if queue.queue not in known and not queue.lanes:
+            close = difflib.get_close_matches(queue.queue, known, 1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known) or 'none'}"
+            raise click.ClickException(f"no queue {queue.queue!r} in {namespace!r}: {hint}")
     return seen
 
 
@@ -110,38 +121,50 @@ def _redis(session: Session) -> dict[str, Any]:
     }
 
 
-def _headline(namespace: str, redis: dict[str, Any]) -> Text:
+def _print_headline(out: Console, namespace: str, redis: dict[str, Any]) -> None:
     used = size(redis["used_bytes"]) + (f" of {size(redis['max_bytes'])}" if redis["max_bytes"] else "")
-    where = f"{redis['version']} {'embedded' if redis['embedded'] else 'at'} {redis['where']}"
-    facts = (where, f"up {span(redis['uptime_s'] * 1000)}", used)
-    return Text.assemble((namespace, "bold"), " · ", " · ".join(facts))
+    where = f"{'embedded, ' if redis['embedded'] else ''}{redis['where']}"
+    facts = [redis["version"], where, f"up {span(redis['uptime_s'] * 1000)}", used]
+    if len(" · ".join((namespace, *facts))) <= out.width:
+        where = ""
+    else:
+        facts.remove(where)
+    out.print(Text.assemble((namespace, "bold"), " · ", " · ".join(facts)))
+    if where:
+        out.print(Text(where), soft_wrap=True)
 
 
-def _print(out: Any, shown: Table, rows: Sequence[Any], without: str) -> None:
+def _print_unserved(out: Console, seen: Overview) -> None:
+    for each in seen.unserved:
+        out.print(Text(f"! {each.waiting:,} waiting: {each.text}", style="bold red"))
+        out.print(Text(f"  start one: {each.remedy}"))
+
+
+def _print(out: Console, shown: RenderableType, rows: Sequence[Any], without: str) -> None:
     out.print(shown if rows else Text(without, style="dim"))
 
 
-def _queue_table(found: Sequence[QueueStats], *, whole: bool = False) -> Table:
+def _queue_table(found: Sequence[QueueStats], *, whole: bool = False) -> RenderableType:
     columns = ["queue", "waiting", "running", "scheduled", "dead", "succeeded"]
     columns += ["skipped", "cancelled", "retried"] if whole else []
     rows = [[*(getattr(queue, column) for column in columns), span(queue.oldest_ms)] for queue in found]
-    return table([*columns, "oldest"], rows, numbers=_NUMBERS)
+    return listing([*columns, "oldest"], rows, numbers=_NUMBERS)
 
 
-def _lane_table(found: Sequence[QueueStats]) -> Table:
+def _lane_table(found: Sequence[QueueStats]) -> RenderableType:
     rows = [
         [queue.queue, _PRIORITIES[int(lane.lane.partition(":")[0])], lane.tags, lane.waiting, lane.running]
         for queue in found
         for lane in reversed(queue.lanes)
     ]
-    return table(["queue", "priority", "tags", "waiting", "running"], rows, numbers=_NUMBERS)
+    return listing(["queue", "priority", "tags", "waiting", "running"], rows, numbers=_NUMBERS)
 
 
 # Level of a lane to the priorities that go there (protocol rule 4).
 _PRIORITIES = ("0–2", "3–5", "6–8", "9")
 
 
-def _worker_table(found: Sequence[WorkerStats]) -> Table:
+def _worker_table(found: Sequence[WorkerStats]) -> RenderableType:
     now_ms = SYSTEM_CLOCK.now_ms()
     rows = [
         [
@@ -152,4 +175,4 @@ def _worker_table(found: Sequence[WorkerStats]) -> Table:
         ]
         for worker in found
     ]  # fmt: skip
-    return table(["worker", "queues", "tags", "in hand", "up", "state"], rows, numbers=("in hand", "up"))
+    return listing(["worker", "queues", "tags", "in hand", "up", "state"], rows, numbers=("in hand", "up"))

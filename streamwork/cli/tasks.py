@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 import msgspec
+from rich.console import Console
 from rich.text import Text
 
+from streamwork.broker.coverage import Unserved, unserved
 from streamwork.broker.lookup import (
     AFTER_MS,
     BEFORE_MS,
@@ -36,7 +39,7 @@ def tasks() -> None:
     """Look at one task message by its id."""
 
 
-@tasks.command(epilog=examples(
+@tasks.command(short_help="State, arguments, result or failure, history.", epilog=examples(
     "streamwork tasks show 0197a2b4c6d87e1f8a0b1c2d3e4f5a6b",
     "streamwork tasks show $id -Q mail          look into one queue only",
     "streamwork tasks show $id --json | jq .failure.traceback -r",
@@ -65,10 +68,13 @@ def show(ctx: click.Context, /, task_id: str, only: tuple[str, ...] | None, *, a
                 f"no trace of task message {task_id} in {looked} of {namespace!r}: "
                 "it was never sent there, or its result and history are past their retention"
             )
+        missing: list[Unserved] = []
+        if view.state == State.WAITING:
+            missing = session.ask(unserved([(QueueKeys(namespace, view.queue), view.lane)]))
         if as_json:
-            print_json(_facts(view))
+            print_json({**_facts(view), "is_served": not missing if view.state == State.WAITING else None})
         else:
-            _print(view)
+            _print(view, missing)
 
 
 def _checked(text: str) -> str:
@@ -93,7 +99,7 @@ def _facts(view: TaskView) -> dict[str, Any]:
     return facts
 
 
-def _print(view: TaskView) -> None:
+def _print(view: TaskView, missing: Sequence[Unserved]) -> None:
     out, now_ms = console(), SYSTEM_CLOCK.now_ms()
     out.print(
         Text.assemble(
@@ -102,17 +108,13 @@ def _print(view: TaskView) -> None:
     )
     for name, value in _lines(view, now_ms):
         if value:
-            out.print(Text.assemble((f"{name:<9} ", "dim"), value[:_LONGEST]), soft_wrap=True)
+            _print_fact(out, name, value[:_LONGEST])
+    for each in missing:
+        out.print(Text(f"! {each.text}", style="bold red"))
+        out.print(Text(f"  start one: {each.remedy}"))
     if view.journal:
         out.print()
-        rows = [
-            [
-                instant(record.ended_at_ms), record.state, record.attempt, record.consumer,
-                span(record.ended_at_ms - record.started_at_ms) if record.started_at_ms else None, record.detail,
-            ]
-            for record in view.journal
-        ]  # fmt: skip
-        out.print(table(["ended", "as", "run", "by", "took", "detail"], rows, numbers=("run", "took")))
+        _print_journal(out, view)
     if view.failure is not None and view.failure.traceback:
         out.print()
         out.print(Text(view.failure.traceback.rstrip()), soft_wrap=True)
@@ -123,21 +125,60 @@ def _print(view: TaskView) -> None:
         ))  # fmt: skip
 
 
+def _print_fact(out: Console, name: str, value: str) -> None:
+    """Print a value behind its name, wrapped between words and below itself."""
+    lines = Text(value, overflow="fold").wrap(out, max(20, out.width - 10))
+    for number, line in enumerate(lines):
+        out.print(Text.assemble((f"{'' if number else name:<9} ", "dim"), line), soft_wrap=True)
+
+
+def _print_journal(out: Console, view: TaskView) -> None:
+    """Print one line for each delivery; what does not fit, and who it was, is in --json."""
+    rows: list[list[Any]] = []
+    today, before = str(instant(view.created_at_ms))[:10], ""
+    for record in view.journal:
+        ended = str(instant(record.ended_at_ms)).rstrip("Z").removeprefix(f"{today} ")
+        took = span(record.ended_at_ms - record.started_at_ms) if record.started_at_ms else None
+        rows.append([ended, record.state, record.attempt, took, _detail(view, record.detail, before)])
+        before = record.detail
+    names = ["ended (UTC)", "as", "run", "took", "detail"]
+    used = sum(max(len(str(cell)) for cell in (name, *(row[at] for row in rows))) for at, name in enumerate(names[:-1]))
+    room = max(10, out.width - used - 2 * (len(names) - 1))
+    for row in rows:
+        row[-1] = row[-1] if len(row[-1]) <= room else row[-1][: room - 1] + "…"
+    out.print(table(names, rows, numbers=("run", "took")))
+
+
+def _detail(view: TaskView, detail: str, before: str) -> str:
+    text, failure = " ".join(detail.split()), " ".join(_failure(view).split())
+    if failure:
+        text = text.replace(failure, "the failure")
+    return "the same" if text and detail == before and "the failure" not in text else text
+
+
+def _failure(view: TaskView) -> str:
+    return f"{view.failure.type_name}: {view.failure.message}".strip() if view.failure is not None else ""
+
+
 def _lines(view: TaskView, now_ms: int) -> list[tuple[str, str | None]]:
     age = (
         f"{instant(view.created_at_ms)}, {span(max(0, now_ms - view.created_at_ms))} ago"
         if view.created_at_ms
         else None
     )
-    failure = f"{view.failure.type_name}: {view.failure.message}" if view.failure is not None else None
+    failure = _failure(view)
+    if view.failure is not None and view.failure.traceback.rstrip().endswith(failure):
+        failure = ""  # it is the last line of what is printed below
     worker = view.worker
     where = f"{view.consumer} ({worker.get('host')}:{worker.get('pid')})" if worker else view.consumer
+    held = view.journal[-1].detail if view.journal and view.journal[-1].state == "deferred" else None
     return [
         ("sent", age),
-        ("args", _call(view)),
+        ("call", _call(view)),
         ("queue", f"{view.queue}, lane {view.lane or '?'}" + (f", entry {view.entry}" if view.entry else "")),
         ("run", f"{view.attempt}" + (f", and {view.crashes} crashed" if view.crashes else "")),
         ("due", f"{instant(view.run_at_ms)}, in {span(max(0, view.run_at_ms - now_ms))}" if view.run_at_ms else None),
+        ("held", held if view.state == State.SCHEDULED else None),
         ("worker" if view.state == State.RUNNING else "ran on", where),
         ("cancel", "asked for" if view.cancel_asked else None),
         ("died", f"{instant(view.died_at_ms)}: {view.reason}" if view.died_at_ms else None),
@@ -150,7 +191,7 @@ def _call(view: TaskView) -> str:
     if view.args is None:
         return "not kept"
     named = [f"{name}={_literal(value)}" for name, value in view.kwargs.items()]
-    return "(" + ", ".join([*map(_literal, view.args), *named]) + ")"
+    return f"{view.task.rpartition('.')[2]}({', '.join([*map(_literal, view.args), *named])})"
 
 
 def _literal(value: Any) -> str:

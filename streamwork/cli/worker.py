@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,9 @@ from streamwork.worker.supervisor import Supervisor
     "--threads", type=int, metavar="N", help="Threads for sync tasks, per process. [default: as many as slots]"
 )
 @click.option("--processes", type=int, metavar="N", help="Worker processes. [default: 1]")
-@click.option("--burst", is_flag=True, help="End when there is nothing left to do.")
+@click.option(
+    "--burst", is_flag=True, help="End when no task message waits or runs; what is due later, retries too, is left."
+)
 @click.option("--reload", is_flag=True, help="Start anew when a Python file below this folder changes.")
 @click.option(
     "--drain-timeout", type=float, metavar="S", help="Seconds that running tasks get after SIGTERM. [default: 30]"
@@ -55,10 +58,12 @@ from streamwork.worker.supervisor import Supervisor
 def worker(ctx: click.Context, /, *, burst: bool, reload: bool, as_json: bool, **given: Any) -> None:
     """Run tasks until told to stop.
 
-    SIGTERM and Ctrl-C: read no more, finish what runs within the drain timeout, give the rest back, exit 0 (130 after
-    Ctrl-C, 3 if finished work had to be kept in files because Redis was away). Once more: stop now. A Redis that is
-    away is waited for. Flags beat what the app says in code, the environment and pyproject.toml.
+    SIGTERM (SIGHUP, SIGQUIT) and Ctrl-C: read no more, finish what runs within the drain timeout, give the rest back,
+    exit 0 (130 after Ctrl-C, 3 if finished work had to be kept in files because Redis was away). Once more: stop now. A
+    Redis that is away is waited for, with --burst for as long as an enqueue waits. Flags beat what the app says in
+    code, the environment and pyproject.toml.
     """
+    _open_streams()
     flags = {_SETTINGS[name]: value for name, value in given.items()}
     if as_json:
         flags["log_format"] = "json"
@@ -73,6 +78,16 @@ def worker(ctx: click.Context, /, *, burst: bool, reload: bool, as_json: bool, *
         return app
 
     ctx.exit(Supervisor(find_app, config, burst=burst, reload=reload).run())
+
+
+def _open_streams() -> None:
+    """Put the null device where a standard stream was closed (``>&-``): else the next socket takes its number."""
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            setattr(sys, name, os.fdopen(fd, "w" if fd else "r", closefd=False))
 
 
 # Parameter of the command to setting.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from streamwork.errors import ConfigError
@@ -9,6 +10,7 @@ from streamwork.errors import ConfigError
 LOWEST_PRIORITY, DEFAULT_PRIORITY, HIGHEST_PRIORITY = 0, 5, 9
 # A worker notes the lane of what it runs in 255 bytes of shared memory, its level and the colon included.
 _LONGEST_TAGS = 253
+_LANE = re.compile(r"[0-9]{1,3}:.*", re.DOTALL)
 # Four streams are the most that one sweep can afford; 9 has its own so that "before everything" exists (rule 4).
 _LEVEL_OF_PRIORITY = (0, 0, 0, 1, 1, 1, 2, 2, 2, 3)
 
@@ -27,6 +29,11 @@ def lane_name(priority: int, tags: Iterable[str]) -> str:
     return f"{_LEVEL_OF_PRIORITY[priority]}:{joined}"
 
 
+def is_lane(name: str) -> bool:
+    """Whether this can be the name of a lane; anybody can write other things beside them."""
+    return _LANE.fullmatch(name) is not None
+
+
 def lane_tags(lane: str) -> frozenset[str]:
     """Return the tags that a worker must offer to read this lane."""
     tags = lane.partition(":")[2]
@@ -34,6 +41,9 @@ def lane_tags(lane: str) -> frozenset[str]:
 
 
 def readable_lanes(lanes: Iterable[str], offered: frozenset[str]) -> list[str]:
-    """Return the lanes that a worker offering these tags reads, highest level first, most specific tag set first."""
-    mine = [lane for lane in lanes if lane_tags(lane) <= offered]
+    """Return the lanes that a worker offering these tags reads, highest level first, most specific tag set first.
+
+    A name that is no lane's is left out: whoever wrote it there must not stop the others.
+    """
+    mine = [lane for lane in lanes if is_lane(lane) and lane_tags(lane) <= offered]
     return sorted(mine, key=lambda lane: (-int(lane.partition(":")[0]), -len(lane_tags(lane)), lane))

@@ -17,7 +17,7 @@ import redis
 from streamwork.errors import StoreError
 from streamwork.store.commands import RAISE, Command, Script, packed, plain
 from streamwork.store.endpoint import Endpoint, Greeting, greeting_commands
-from streamwork.store.failures import NoGroup, NoScript, Unavailable, is_reply, translated
+from streamwork.store.failures import NoGroup, NoScript, Unavailable, is_reply, translated, unloaded
 
 T = TypeVar("T")
 
@@ -68,7 +68,10 @@ class AsyncDriver:
         if isinstance(failure, NoScript) and command.script is not None:
             await self.run(plain("SCRIPT", "LOAD", command.script.source))
             (future,) = await self._send((command,))
-            return command.read(await future)
+            try:
+                return command.read(await future)
+            except NoScript as again:
+                raise unloaded(self.endpoint.where) from again
         if isinstance(failure, NoGroup) and command.if_gone is not RAISE:
             return command.if_gone  # type: ignore[no-any-return]
         raise failure
@@ -106,7 +109,13 @@ class AsyncDriver:
         connection = self.endpoint.async_connection()
         try:
             async with asyncio.timeout(self.endpoint.connect_timeout_s + min(5.0, self._deadline_s)):
-                await connection.connect()
+                try:
+                    await connection.connect()
+                except (redis.RedisError, OSError) as error:
+                    if not await self.endpoint.arevive(error):
+                        raise
+                    connection = self.endpoint.async_connection()
+                    await connection.connect()
                 info, client_id, role, known = await self._ask(connection, greeting_commands(self._scripts))
                 greeting = Greeting(self.endpoint.where, info, client_id, role)
                 missing = [script for script, there in zip(self._scripts, known, strict=True) if not there]

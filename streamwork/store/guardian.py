@@ -102,7 +102,7 @@ class Guardian:
         self.ready_at: float | None = None
         self.restart_at = 0.0
         self.backoff_s = _FIRST_BACKOFF_S
-        self.told_to_stop = False
+        self.was_told = self.told_to_stop = False
         self.wake_fd, wake_writer = os.pipe()
         os.set_blocking(self.wake_fd, False)
         os.set_blocking(wake_writer, False)
@@ -127,9 +127,10 @@ class Guardian:
         self._stop()
         return 0
 
-    def stop_soon(self) -> None:
-        """Stop the server at the next turn, users or not: the machine is going down, or its operator wants it."""
-        self.told_to_stop = True
+    def told(self) -> None:
+        """Hear SIGTERM. Who stops a service tells all its processes, and the users need the server: twice means it."""
+        self.told_to_stop = self.was_told
+        self.was_told = True
 
     def _tend(self) -> None:
         now = time.monotonic()
@@ -272,7 +273,7 @@ def main(arguments: list[str]) -> int:
     os.putenv("LC_ALL", "C")
     guardian = Guardian(binary, folder, socket_path, int(lock_fd))
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.signal(signal.SIGTERM, lambda *_: guardian.stop_soon())
+    signal.signal(signal.SIGTERM, lambda *_: guardian.told())
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     # The starter's mask is inherited, and with it a SIGTERM that would never arrive here or at the server.

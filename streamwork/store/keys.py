@@ -1,22 +1,21 @@
 """Every key in Redis: name, type, what it holds and who frees it. No other file builds a key name.
 
 All keys of one queue share the hash tag ``{namespace:queue}``, so a queue is one cluster slot and every script stays
-within it. `KEYS` is the table of them, without that tag; ``*`` stands for the part that varies.
-
-Namespace level: ``{namespace}:queues`` (set of queue names, no TTL, owner: the namespace).
+within it. `KEYS` is the table of them, without that tag; ``*`` stands for the part that varies. `NAMESPACE_KEYS` are
+those of the namespace itself, behind the tag ``{namespace}``.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Literal, NamedTuple
 
 from streamwork.errors import ConfigError
+from streamwork.settings import NAME
 
 GROUP = "workers"
 RETURNED_CONSUMER = "returned"
 
-Owner = Literal["queue", "message", "expires"]
+Owner = Literal["namespace", "queue", "message", "expires"]
 
 
 class KeySpec(NamedTuple):
@@ -26,8 +25,8 @@ class KeySpec(NamedTuple):
         pattern: What follows the queue's hash tag.
         kind: Its type in Redis.
         holds: What is in it.
-        owner: ``queue`` = lives as long as the queue; ``message`` = its members go with the task messages they belong
-            to; ``expires`` = it always has a TTL.
+        owner: ``namespace``, ``queue`` = lives as long as that; ``message`` = its members go with the task messages
+            they belong to; ``expires`` = it always has a TTL.
         freed_by: What removes it, or its members.
     """
 
@@ -43,7 +42,8 @@ KEYS = (
     KeySpec(":lanes", "hash", "lane → creation ms; its length is the lane version", "queue", ""),
     KeySpec(":added", "hash", "lane → messages ever added (rule 33)", "queue", ""),
     KeySpec(":settled", "hash", "lane → messages ever settled (rule 33)", "queue", ""),
-    KeySpec(":low", "hash", "lane → id to recreate a lost group at (rule 8)", "queue", ""),
+    KeySpec(":low", "hash", "lane → id behind which a lost group is restored (rule 8)", "queue", ""),
+    KeySpec(":restoring", "hash", "lane → restored up to, to restore up to, instant of the loss", "queue", "restore"),
     KeySpec(":control", "stream", "signals to supervisors: new lane, returned, due, cancel", "queue", "MAXLEN ~ 1000"),
     KeySpec(":bell:*", "list", 'at most one token: "this tag set has work" (rule 6)', "queue", "who is woken"),
     KeySpec(":due", "zset", "task id → run-at ms", "message", "promote, cancel"),
@@ -66,7 +66,7 @@ KEYS = (
     KeySpec(":returned", "set", "lanes that hold entries marked for adoption (rule 15)", "queue", "adopt"),
 )  # fmt: skip
 
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,99}")
+NAMESPACE_KEYS = (KeySpec(":queues", "set", "queues that anything was sent to or read from", "namespace", ""),)
 
 
 def checked_name(kind: str, name: str) -> str:
@@ -84,11 +84,12 @@ def queues(namespace: str) -> str:
 
 
 def spec_of(key: str) -> KeySpec | None:
-    """Return what kind of key of a queue this is, or None for one that is not in `KEYS`."""
-    rest = key.partition("}")[2]
-    exact = next((spec for spec in KEYS if spec.pattern == rest), None)
+    """Return what kind of key this is, or None for one that is in neither table."""
+    tag, _, rest = key.partition("}")
+    table = KEYS if ":" in tag else NAMESPACE_KEYS
+    exact = next((spec for spec in table if spec.pattern == rest), None)
     return exact or next(
-        (spec for spec in KEYS if spec.pattern[-1] == "*" and rest.startswith(spec.pattern[:-1])), None
+        (spec for spec in table if spec.pattern[-1] == "*" and rest.startswith(spec.pattern[:-1])), None
     )
 
 
@@ -113,6 +114,7 @@ class QueueKeys:
         "namespace",
         "pulse",
         "queue",
+        "restoring",
         "result_prefix",
         "returned",
         "settled",
@@ -128,6 +130,7 @@ class QueueKeys:
         self.added = tag + ":added"
         self.settled = tag + ":settled"
         self.low = tag + ":low"
+        self.restoring = tag + ":restoring"
         self.control = tag + ":control"
         self.due = tag + ":due"
         self.due_body = tag + ":due:body"

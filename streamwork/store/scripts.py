@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from streamwork.store.commands import Arg, Command, Script, call_script, plain
+from streamwork.store.healing import HEAL, MAINTAIN, RESTORE
 from streamwork.store.keys import GROUP, QueueKeys
 
 ENQUEUE = Script("enqueue")
@@ -20,15 +21,13 @@ PULSE = Script("pulse")
 TAKE = Script("take")
 RELEASE = Script("release")
 ADOPT = Script("adopt")
-HEAL = Script("heal")
 DROP_CONSUMER = Script("drop_consumer")
-MAINTAIN = Script("maintain")
 CANCEL = Script("cancel")
 WATCH = Script("watch")
 
 ALL_SCRIPTS = (
-    ENQUEUE, SETTLE, PROMOTE, REGISTER, REVIVE, PULSE, TAKE, RELEASE, ADOPT, HEAL, DROP_CONSUMER, MAINTAIN, CANCEL,
-    WATCH,
+    ENQUEUE, SETTLE, PROMOTE, REGISTER, REVIVE, PULSE, TAKE, RELEASE, ADOPT, HEAL, RESTORE, DROP_CONSUMER, MAINTAIN,
+    CANCEL, WATCH,
 )  # fmt: skip
 
 # A sender that is silent for longer starts a new mark; resends stop after 60 s, so ten times that is safe (rule 1).
@@ -236,19 +235,9 @@ def adopt(keys: QueueKeys, lane: str, consumer: str, most: int, own: Sequence[by
     )
 
 
-def heal(keys: QueueKeys, lane: str, now_ms: int) -> Command[str]:
-    """Recreate a lane's group at its low mark; answers that mark, or ``there``."""
-    return call_script(HEAL, (keys.lane(lane), keys.lanes, keys.low), (lane, now_ms), bytes.decode)
-
-
 def drop_consumer(keys: QueueKeys, lane: str, consumer: str) -> Command[bool]:
     """Remove an empty consumer from a lane's group."""
     return call_script(DROP_CONSUMER, (keys.lane(lane),), (consumer,), bool)
-
-
-def maintain(keys: QueueKeys, lane: str, oldest_kept: str, most: int) -> Command[list[Any]]:
-    """Keep a lane's low mark, counters and history; answers [trimmed, low mark]."""
-    return call_script(MAINTAIN, (keys.lane(lane), keys.low, keys.added, keys.settled), (lane, oldest_kept, most), list)
 
 
 def cancel(
@@ -270,8 +259,8 @@ def cancel(
     return call_script(
         CANCEL,
         (keys.due, keys.due_body, keys.cancelled, keys.control, keys.result(task_id), keys.counts, keys.reply(client),
-         keys.dead, keys.moved, keys.lane(lane)),
-        (task_id, by, record, keep_ms, entry if lane else ""),
+         keys.dead, keys.moved, keys.lane(lane), keys.restoring),
+        (task_id, by, record, keep_ms, entry if lane else "", lane),
         bytes.decode,
     )  # fmt: skip
 

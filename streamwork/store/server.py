@@ -128,6 +128,25 @@ class EmbeddedServer:
             ) from error
         return self.url
 
+    def heal(self) -> None:
+        """Start the server again where it and its guardian are gone; returns at once where one of them lives.
+
+        Raises:
+            EmbeddedError: As for `ensure`.
+        """
+        if self._closed or self._users is None:
+            return
+        if self._users.is_current():
+            place = Place(self.folder)
+            try:
+                lock = try_lock(place.start_lock, shared=False)
+            except OSError:
+                lock = None  # `ensure` says what is wrong with it when it is needed next
+            if lock is None:
+                return
+            lock.close()
+        self.ensure()
+
     def close(self) -> None:
         """Give up this share; the server stops within ten seconds if it was the last one. Repeated calls do nothing."""
         self._closed = True

@@ -12,7 +12,7 @@ import redis
 from streamwork.errors import StoreError, StoreRejected
 from streamwork.store.commands import RAISE, Command, Script, packed, plain
 from streamwork.store.endpoint import Endpoint, Greeting, greeting_commands
-from streamwork.store.failures import NoGroup, NoScript, Unavailable, is_reply, translated
+from streamwork.store.failures import NoGroup, NoScript, Unavailable, is_reply, translated, unloaded
 
 T = TypeVar("T")
 
@@ -27,7 +27,13 @@ class SyncLink:
         self.connection = endpoint.sync_connection(endpoint.connect_timeout_s)
         self.unread = 0
         try:
-            self.connection.connect()
+            try:
+                self.connection.connect()
+            except (redis.RedisError, OSError) as error:
+                if not endpoint.revive(error):
+                    raise
+                self.connection = endpoint.sync_connection(endpoint.connect_timeout_s)
+                self.connection.connect()
             info, client_id, role, known = self._ask(greeting_commands(scripts))
             self.greeting = Greeting(endpoint.where, info, client_id, role)
             missing = [script for script, there in zip(scripts, known, strict=True) if not there]
@@ -156,7 +162,10 @@ class SyncDriver:
             if loaded.decode() != command.script.sha:
                 raise StoreRejected(f"Redis loaded {command.script} under another name")
             self._send((command,))
-            return command.read(self._receive())
+            try:
+                return command.read(self._receive())
+            except NoScript as again:
+                raise unloaded(self.endpoint.where) from again
         if isinstance(failure, NoGroup) and command.if_gone is not RAISE:
             return command.if_gone  # type: ignore[no-any-return]
         raise failure

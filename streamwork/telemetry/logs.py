@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from datetime import UTC, datetime
+from textwrap import indent
 from typing import Any, TextIO
 
 import msgspec
@@ -22,14 +23,15 @@ _json = msgspec.json.Encoder(enc_hook=repr).encode
 
 
 class LineFormatter(logging.Formatter):
-    """One line per record; only a traceback, which is text for people, takes more."""
+    """One line per record; only a traceback, which is text for people, takes more: the record's own, or a fact's."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text."""
-        facts = "".join(f" {name}={_shown(value)}" for name, value in facts_of(record).items())
+        found = facts_of(record)
+        told = str(found.pop("traceback", ""))  # a text that came from elsewhere, such as why a task is dead
+        facts = "".join(f" {name}={_shown(value)}" for name, value in found.items())
         line = f"{_time(record)} {record.levelname.lower():<7} {' '.join(_sentence(record).splitlines())}{facts}"
-        trace = _trace(self, record)
-        return f"{line}\n{trace}" if trace else line
+        return "\n".join(part for part in (line, indent(told.rstrip(), "    "), _trace(self, record)) if part)
 
 
 class JsonFormatter(logging.Formatter):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from streamwork.app import Streamwork
+from streamwork.broker.stats import queue_names
+from streamwork.broker.steps import ask
 from streamwork.connection import Connection
-from streamwork.errors import ConfigError, StreamworkError
+from streamwork.errors import ArgumentError, ConfigError, StreamworkError
 from streamwork.guards import refuse_on_loop
 from streamwork.handle import Sending, Switch
 from streamwork.inline import InlineSending
@@ -17,6 +20,7 @@ from streamwork.model.lane import lane_tags
 from streamwork.store.commands import plain
 from streamwork.store.keys import GROUP, QueueKeys
 from streamwork.task import Task
+from streamwork.testing import private
 from streamwork.wire.codec import unpacker
 from streamwork.wire.message import FIRST_ATTEMPT, TaskMessage, decode_attempt, decode_message
 
@@ -52,21 +56,23 @@ class Enqueued(NamedTuple):
 
 
 def enqueued(app: Streamwork) -> list[Enqueued]:
-    """Return what waits in the queues of an app's tasks: lanes first, each in its order, then what is due later.
+    """Return what waits in the app's queues: lanes first, each in its order, then what is due later.
 
-    Within ``app.inline()`` it is what was sent in this block. Entries that are not task messages are left out.
+    Its queues are those of its tasks and all that something was sent to under its name. Within ``app.inline()`` it is
+    what was sent in this block. Entries that are not task messages are left out.
 
     Raises:
+        NotPrivate: Under pytest, the app is on its own Redis; see `streamwork.testing.allow`.
         StoreError: Redis cannot be asked.
         UseAsync: Called on an event loop's thread.
     """
     refuse_on_loop("enqueued", "aenqueued")
-    return _look(app.sending, app.queues, app.tasks)
+    return _look(app.sending, app.queues, app.tasks, everywhere=True)
 
 
 async def aenqueued(app: Streamwork) -> list[Enqueued]:
-    """Return what waits in the queues of an app's tasks, from async code."""
-    return await asyncio.to_thread(_look, app.sending, app.queues, app.tasks)
+    """Return what waits in the app's queues, from async code; as `enqueued`."""
+    return await asyncio.to_thread(_look, app.sending, app.queues, app.tasks, everywhere=True)
 
 
 def assert_enqueued(
@@ -80,7 +86,8 @@ def assert_enqueued(
 
     Args:
         task: The task.
-        args: Its positional arguments; with `kwargs`, compared as the worker would get them. Neither = any arguments.
+        args: Its positional arguments, a tuple; with `kwargs`, compared as the function would get them, defaults
+            included. Neither = any arguments.
         kwargs: Its arguments by name.
         within_s: Seconds to wait for it, for what another thread or process sends; 0 looks once.
 
@@ -89,7 +96,8 @@ def assert_enqueued(
 
     Raises:
         AssertionError: There is none; the message lists what waits.
-        ArgumentError: The task cannot be called like that.
+        ArgumentError: The task cannot be called like that, or `args` is no sequence.
+        NotPrivate: Under pytest, its app is on its own Redis; see `streamwork.testing.allow`.
         UseAsync: Called on an event loop's thread.
     """
     refuse_on_loop("assert_enqueued", "aassert_enqueued")
@@ -110,14 +118,22 @@ async def aassert_enqueued(
 def _assert_enqueued(
     task: Task[..., Any], args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, within_s: float
 ) -> Enqueued:
+    if not isinstance(task, Task):
+        raise ArgumentError(f"{task!r} is not a task")
     wanted = None
     if args is not None or kwargs is not None:
+        if isinstance(args, (str, bytes)) or not isinstance(args or (), Sequence):
+            raise ArgumentError(f"args={args!r}: give a tuple, such as ({args!r},)")
+        if not isinstance(kwargs or {}, Mapping):
+            raise ArgumentError(f"kwargs={kwargs!r}: give a dict of names to values")
         wanted = task.signature.decode(*task.signature.encode(tuple(args or ()), dict(kwargs or {})))
     give_up_at = time.monotonic() + within_s
     while True:
         waiting = _look(task.sending, [task.queue], {task.name: task})
         for found in waiting:
-            if found.task == task.name and (wanted is None or (found.args, found.kwargs) == wanted):
+            if found.task != task.name:
+                continue
+            if wanted is None or _bound(task, found.args, found.kwargs) == _bound(task, *wanted):
                 return found
         if time.monotonic() >= give_up_at:
             break
@@ -127,16 +143,33 @@ def _assert_enqueued(
     raise AssertionError(f"{asked} is not enqueued in queue {task.queue!r}; there waits:{there}")
 
 
+def _bound(task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments by name as the function gets them: one that equals its default may have been left out."""
+    args, kwargs = task.signature.inject(args, kwargs, None)
+    bound = inspect.signature(task.function).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return bound.arguments
+
+
 def _shown(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     return f"{name}({', '.join([*map(repr, args), *(f'{key}={value!r}' for key, value in kwargs.items())])})"
 
 
-def _look(sending: Sending, queues: Sequence[str], tasks: Mapping[str, Task[..., Any]]) -> list[Enqueued]:
+def _look(
+    sending: Sending, queues: Sequence[str], tasks: Mapping[str, Task[..., Any]], *, everywhere: bool = False
+) -> list[Enqueued]:
     now = sending.now if isinstance(sending, Switch) else sending
     if isinstance(now, InlineSending):
-        return [_decoded(sent.message, sent.queue, sent.lane, tasks) for sent in now.sent if sent.queue in queues]
+        return [
+            _decoded(sent.message, sent.queue, sent.lane, tasks)
+            for sent in now.sent
+            if everywhere or sent.queue in queues
+        ]
     if not isinstance(now, Connection):
         raise ConfigError(f"{now!r} has no queues to look into")
+    private.check(now)
+    if everywhere:
+        queues = ask(now.driver, queue_names(now.namespace, now.known_queues.union(queues)))
     return [found for queue in queues for found in _waiting(now, now.keys(queue), tasks)]
 
 
@@ -162,7 +195,7 @@ def _waiting(connection: Connection, keys: QueueKeys, tasks: Mapping[str, Task[.
 
 
 def _undelivered(connection: Connection, stream: str) -> Iterator[list[bytes]]:
-    groups: list[list[Any]] = connection.driver.run(plain("XINFO", "GROUPS", stream))
+    groups: list[list[Any]] = connection.driver.run(plain("XINFO", "GROUPS", stream, if_gone=[]))
     facts = [dict(zip(group[::2], group[1::2], strict=True)) for group in groups]
     last = next((group[b"last-delivered-id"] for group in facts if group[b"name"] == GROUP.encode()), b"0-0")
     while True:

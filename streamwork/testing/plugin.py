@@ -18,6 +18,7 @@ from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
 from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.sync_driver import SyncDriver
+from streamwork.testing import private
 from streamwork.testing.server import PrivateServer
 
 
@@ -36,7 +37,9 @@ def streamwork_redis_url() -> Iterator[str]:
 def streamwork_namespace(streamwork_redis_url: str) -> Iterator[str]:
     """An app name that no other test has used; its keys are deleted after the test."""
     namespace = f"test-{random_id(64)}"
+    private.add_namespace(namespace)
     yield namespace
+    private.remove_namespace(namespace)
     delete_namespace(streamwork_redis_url, namespace)
 
 
@@ -54,7 +57,7 @@ def streamwork_redirect(streamwork_redis_url: str, streamwork_namespace: str) ->
     ::
 
         @pytest.fixture(autouse=True)
-        def shop(streamwork_redirect):
+        def private_redis(streamwork_redirect):
             streamwork_redirect(shop.tasks.app)
     """
     with ExitStack() as stack:

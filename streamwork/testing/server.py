@@ -10,13 +10,16 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from urllib.parse import quote
 
 from streamwork.errors import EmbeddedError
 from streamwork.store.binary import find_server_binary
+from streamwork.testing import private
 
 _READY_TIMEOUT_S = 10.0
 _POLL_S = 0.01
@@ -40,12 +43,14 @@ class PrivateServer:
         self._binary = find_server_binary(binary)
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
+        self._ended = threading.Event()
         self.folder = Path(tempfile.mkdtemp(prefix="sw-"))
         if len(bytes(self.folder / "s")) > _LONGEST_PATH:
             self.folder.rmdir()
             self.folder = Path(tempfile.mkdtemp(prefix="sw-", dir="/tmp"))
         self.socket_path = str(self.folder / "s")
         atexit.register(self.close)
+        private.add_server(self.url)
         try:
             self.start()
         except BaseException:
@@ -67,14 +72,8 @@ class PrivateServer:
         if self._process is not None:
             return
         log = self.folder / "redis.log"
-        self._process = subprocess.Popen(
-            [self._binary, *self._settings(log), *self._options],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C in the terminal is for the tests: they still clean up with the server
-            preexec_fn=_die_with_parent(),  # noqa: PLW1509 - one prctl call, prepared before the fork
-        )
+        self._ended = threading.Event()
+        self._process = _spawned([self._binary, *self._settings(log), *self._options], self._ended)
         give_up_at = time.monotonic() + _READY_TIMEOUT_S
         while not _answers(self.socket_path):
             if self._process.poll() is not None or time.monotonic() > give_up_at:
@@ -108,10 +107,13 @@ class PrivateServer:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        finally:
+            self._ended.set()
 
     def close(self) -> None:
         """Kill the server and remove its folder; safe to call twice."""
         self.stop(signal.SIGKILL)
+        private.remove_server(self.url)
         shutil.rmtree(self.folder, ignore_errors=True)
         atexit.unregister(self.close)
 
@@ -120,6 +122,30 @@ class PrivateServer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _spawned(command: Sequence[str], ended: threading.Event) -> subprocess.Popen[bytes]:
+    """Start a process from a thread that lives until `ended`: the kernel ties a child to the thread that started it."""
+    started: Future[subprocess.Popen[bytes]] = Future()
+
+    def keep() -> None:
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C in the terminal is for the tests: they still clean up with the server
+                preexec_fn=_die_with_parent(),  # noqa: PLW1509 - one prctl call, prepared before the fork
+            )
+        except BaseException as error:  # noqa: BLE001 - raised where it was asked for
+            started.set_exception(error)
+            return
+        started.set_result(process)
+        ended.wait()
+
+    threading.Thread(target=keep, name="streamwork-private-server", daemon=True).start()
+    return started.result()
 
 
 def _die_with_parent() -> Callable[[], None] | None:

@@ -1,12 +1,14 @@
-"""What a task's function says about itself: its resolved annotations, its kind, where its context goes."""
+"""What a task's function says about itself: name, resolved annotations, its kind, where its context goes."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import re
+import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import (
     Annotated,
     Any,
@@ -21,6 +23,8 @@ from typing import (
 )
 
 from streamwork.errors import ConfigError
+
+_MAINS = ("__main__", "__mp_main__")  # what is run, and what a spawned process of multiprocessing makes of it
 
 
 def describe(
@@ -92,6 +96,19 @@ def find_context(
     return parameter.name, index
 
 
+def default_name(function: Callable[..., Any]) -> str:
+    """Return ``module.function``, with the module named as a worker imports it, however this program was started.
+
+    Raises:
+        ConfigError: It has no name of its own, as partials and callable instances.
+    """
+    try:
+        module, name = function.__module__, function.__qualname__
+    except AttributeError:
+        raise ConfigError(f"{function!r} has no name of its own: give one with @app.task(name=...)") from None
+    return f"{_module_name(module)}.{name}".replace("<locals>.", "")
+
+
 def _plain(hint: Any) -> Any:
     """Return a usable annotation: `*args: P.args` of a decorator without wraps says nothing."""
     return Any if isinstance(hint, (ParamSpecArgs, ParamSpecKwargs)) else hint
@@ -121,3 +138,25 @@ def _unresolved(target: Any, name: str, error: NameError) -> str:
         f"{name}: {where} names {missing!r}, which is not known in module {getattr(target, '__module__', '?')}: "
         "import or define it at module level, neither inside a function nor under TYPE_CHECKING"
     )
+
+
+def _module_name(name: str) -> str:
+    module = sys.modules.get(name)
+    if name in _MAINS:
+        spec = getattr(module, "__spec__", None)  # of python -m; a plain script has none
+        name = "main" if spec is None else spec.name
+    path = getattr(module, "__file__", None)
+    if path is not None and "." not in name:
+        name = _dotted(Path(path).absolute())
+    return name.removesuffix(".__main__")
+
+
+def _dotted(file: Path) -> str:
+    # Inside a package a file has one name, whether it was run, or imported from within the folder or from above.
+    parts, folder = [file.stem], file.parent
+    while folder.name and (folder / "__init__.py").is_file():
+        parts.append(folder.name)
+        folder = folder.parent
+    if parts[0] == "__init__" and len(parts) > 1:
+        del parts[0]
+    return ".".join(reversed(parts))

@@ -6,6 +6,7 @@ before producers. New fields go to the end with defaults; a field is never retyp
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import msgspec
@@ -25,7 +26,7 @@ class Options(
     """What one task message carries beside its arguments; absent fields follow the task's declaration.
 
     Attributes:
-        timeout_ms: Own time limit; None = the task's.
+        timeout_ms: Own time limit; 0 = none; None = the task's.
         keep_ms: Own result retention; 0 = keep none; None = the task's.
         retry: Own policy for every exception: max_attempts, base, factor, max_delay, jitter; None = the task's.
         replay_of: Id of the task message this one repeats.
@@ -66,6 +67,9 @@ class TaskMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack_message = msgspec.msgpack.Decoder(TaskMessage).decode
+_split = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
+_unpack_text = msgspec.msgpack.Decoder(str).decode
+_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def encode_message(
@@ -87,6 +91,29 @@ def decode_message(body: bytes) -> TaskMessage:
     if message.version != WIRE_VERSION:
         raise DecodeError(f"wire version {message.version}, and this is version {WIRE_VERSION}: upgrade this worker")
     return message
+
+
+def remains(body: bytes) -> TaskMessage | None:
+    """Return what a body that `decode_message` refused still tells: its id, its task and who waits for its end.
+
+    Fields are never retyped, so this holds for newer versions too. None where not even the id can be read.
+    """
+    try:
+        items = _split(body)
+        task_id = _unpack_text(items[1])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, IndexError):
+        return None
+    if not _ID.fullmatch(task_id):
+        return None
+    task, reply_to = _text_at(items, 2), _text_at(items, 6)
+    return TaskMessage(WIRE_VERSION, task_id, task or "", msgspec.Raw(b"\x90"), reply_to=reply_to)
+
+
+def _text_at(items: list[msgspec.Raw], index: int) -> str | None:
+    try:
+        return _unpack_text(items[index])
+    except (msgspec.MsgspecError, UnicodeDecodeError, IndexError):
+        return None
 
 
 class Attempt(NamedTuple):

@@ -19,6 +19,7 @@ import msgspec
 from streamwork.errors import ArgumentError, DecodeError, WireError
 from streamwork.wire import codec
 from streamwork.wire.annotations import describe, find_context, is_async
+from streamwork.wire.returned import Returned
 
 _Decode = Callable[[bytes], Any]
 _Shape = tuple[int, tuple[str, ...]]  # how many positional arguments, which names
@@ -59,6 +60,7 @@ class TaskSignature:
     Attributes:
         context_parameter: Name of the injected parameter, or None.
         is_async: Whether a call returns an awaitable.
+        encode_result: Stores a result, checked by the return annotation; raises ResultTypeError or WireError.
         decode_result: Reads a result by the return annotation; raises DecodeError.
 
     Raises:
@@ -79,7 +81,8 @@ class TaskSignature:
         parameters = [parameter for parameter in parameters if parameter.name != self.context_parameter]
         self._signature = inspect.Signature(parameters)
         self._read_parameters(parameters)
-        self.decode_result = codec.unpacker(result, f"result of {self.name}")
+        returned = Returned(result, f"result of {self.name}")
+        self.encode_result, self.decode_result = returned.encode, returned.decode
         self._complete: dict[int, _Decode] = {}  # first byte of the array → decoder of a call without names
         self._by_count: dict[int, _Decode] = {}
         self._shapes: set[_Shape] = set()  # known to fit
@@ -153,17 +156,6 @@ class TaskSignature:
         if index is None or len(args) < index:
             return args, {**kwargs, name: context}
         return (*args[:index], context, *args[index:]), kwargs
-
-    def encode_result(self, value: object) -> bytes:
-        """Encode what the task returned; its type is checked by who reads it.
-
-        Raises:
-            WireError: It has no stored form.
-        """
-        try:
-            return codec.pack(value)
-        except WireError as error:
-            raise WireError(f"result of {self.name}: {error}") from error
 
     def _read_parameters(self, parameters: Sequence[inspect.Parameter]) -> None:
         self._positional: list[_Positional] = []

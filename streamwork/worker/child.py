@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import gc
 import logging
+import math
 import os
 import signal
 import socket
@@ -17,7 +18,15 @@ from typing import Any, NoReturn
 import msgspec
 
 from streamwork.app import Streamwork
-from streamwork.errors import AppBroken, AppNotFound, StoreError, StoreUnavailable, StreamworkError
+from streamwork.errors import (
+    AppBroken,
+    AppNotFound,
+    ConfigError,
+    StoreError,
+    StoreUnavailable,
+    StreamworkError,
+    WorkerCut,
+)
 from streamwork.model.judge import text_of, type_name
 from streamwork.worker.channel import Channel
 from streamwork.worker.slot_table import SlotTable
@@ -26,8 +35,9 @@ from streamwork.worker.worker import Worker
 logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
-# Exit statuses that the supervisor understands: ended in order / outcomes were spooled / the app could not be used.
-EXIT_OK, EXIT_SPOOLED, EXIT_APP = 0, 3, 4
+# Exit statuses that the supervisor understands: ended in order / finished work could not be written / the app could not
+# be used; and one that tells it of a crash, to be blamed on what had started: a body has cancelled the worker's loops.
+EXIT_OK, EXIT_SPOOLED, EXIT_APP, EXIT_CUT = 0, 3, 4, 1
 
 # How long a lifespan that was told to end while it started may take for it.
 _CANCEL_S = 1.0
@@ -63,8 +73,10 @@ def run_child(find_app: FindApp, end: socket.socket, table: SlotTable, parent: i
         parent: The supervisor's pid.
     """
     _die_with(parent)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the supervisor decides, and says so over the channel
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The supervisor decides, and says so over the channel. A handler that does nothing, since what is ignored stays
+    # so in the programs that bodies start, and those could not be ended.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, lambda *_: None)
     # Not asyncio.run: at its end that waits for bodies which ignore their cancellation and for threads that bodies have
     # started, and the drain timeout is over.
     return _new_loop().run_until_complete(_main(find_app, end, table))
@@ -98,11 +110,16 @@ async def _main(find_app: FindApp, end: socket.socket, table: SlotTable) -> int:
     # What is imported now lives as long as the process: keep the collector from walking it.
     gc.collect()
     gc.freeze()
-    return await _Child(app, channel, table).run()
+    try:
+        child = _Child(app, channel, table)
+    except StreamworkError as error:
+        return await _failed(channel, error)
+    return await child.run()
 
 
-async def _failed(channel: Channel, error: StreamworkError) -> int:
-    channel.send("failed", isinstance(error, StoreError), str(error))
+async def _failed(channel: Channel, error: StreamworkError, kind: str = "") -> int:
+    kind = kind or ("store" if isinstance(error, StoreError) else "config" if isinstance(error, ConfigError) else "app")
+    channel.send("failed", kind, str(error))
     await channel.close()
     return EXIT_APP
 
@@ -112,7 +129,7 @@ class _Child:
         self._channel = channel
         self._worker = Worker(app, app.config, "", table)
         self._config = app.config
-        self._is_started = False
+        self._is_started = self._is_draining = self._is_recycling = False
         self._early: list[list[Any]] = []
 
     async def run(self) -> int:
@@ -125,10 +142,10 @@ class _Child:
         if message is None or message[0] != "go":
             return EXIT_OK
         worker.rename_first(message[1])
-        # Of an embedded server the supervisor holds the share, and says where it is.
-        worker.app.connection.configure(msgspec.structs.replace(worker.config, url=message[2]))
         loops = [asyncio.create_task(self._listen())]
         try:
+            # Of an embedded server the supervisor holds the share, and says where it is.
+            worker.app.connection.configure(msgspec.structs.replace(worker.config, url=message[2]))
             if not await self._start_unless_told_to_end():
                 return EXIT_OK
         except StreamworkError as error:
@@ -136,16 +153,20 @@ class _Child:
         except Exception as error:
             logger.debug("the lifespan raises", exc_info=True)
             text = f"the lifespan of app {worker.app.name!r} raises {type_name(error)}: {text_of(error)}"
-            return await _failed(channel, AppBroken(text))
+            return await _failed(channel, AppBroken(text), "app")
         loops.append(asyncio.create_task(self._report()))
         channel.send("ready", message[1])
-        await worker.run()
+        try:
+            await worker.run()
+        except WorkerCut as error:
+            logger.error(str(error))  # noqa: TRY400 - the body's own matter
+            return EXIT_CUT
         for loop in loops:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
-        channel.send("bye", worker.spooled is not None)
+        channel.send("bye", worker.unwritten > 0)
         await channel.close()
-        return EXIT_SPOOLED if worker.spooled is not None else EXIT_OK
+        return EXIT_SPOOLED if worker.unwritten else EXIT_OK
 
     async def _start_unless_told_to_end(self) -> bool:
         starting = asyncio.create_task(self._start_patiently())
@@ -178,10 +199,13 @@ class _Child:
                 logger.error("the supervisor is gone, draining")
                 self._worker.drain()
                 return
-            if self._is_started or message[0] in ("drain", "stop"):
-                self._hear(*message)
-            else:
+            if not self._is_started and message[0] not in ("drain", "stop"):
                 self._early.append(message)
+                continue
+            try:
+                self._hear(*message)
+            except Exception:
+                logger.exception("a message of the supervisor cannot be followed", extra={"kind": message[0]})
 
     def _hear(self, kind: str, *values: Any) -> None:
         worker = self._worker
@@ -196,9 +220,29 @@ class _Child:
         elif kind == "rename":
             worker.rename(*values)
         elif kind == "drain":
-            worker.drain()
+            self._drain()
+        elif kind == "recycle":
+            self._recycle()
         elif kind == "stop":
             worker.cancel_now()
+
+    def _drain(self) -> None:
+        worker = self._worker
+        if self._is_recycling:
+            asyncio.get_running_loop().call_later(self._config.worker.drain_timeout_s, worker.cancel_now)
+        self._is_draining = True
+        worker.drain()
+
+    def _recycle(self) -> None:
+        """Drain without a deadline: nobody waits for the end, and what was cut short would begin anew elsewhere."""
+        if self._is_draining:
+            return
+        self._is_draining = self._is_recycling = True
+        worker = self._worker
+        patient = msgspec.structs.replace(worker.config.worker, drain_timeout_s=math.inf)
+        worker.config = msgspec.structs.replace(worker.config, worker=patient)
+        self._channel.send("recycling")
+        worker.drain()
 
     async def _report(self) -> None:
         worker, limit = self._worker, self._config.worker.max_tasks
@@ -210,6 +254,6 @@ class _Child:
                 last = now
             if limit and worker.taken >= limit:
                 logger.info("max_tasks reached, this process is replaced", extra={"taken": worker.taken})
-                worker.drain()
+                self._recycle()
                 return
             await asyncio.sleep(0.1)

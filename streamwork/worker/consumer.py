@@ -14,6 +14,7 @@ from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
 from streamwork.store.failures import NoGroup
 from streamwork.worker.delivery import LaneSide, QueueSide, Run
+from streamwork.worker.healing import Healer
 from streamwork.worker.reclaimer import Reclaimer
 from streamwork.worker.slot_table import SlotTable
 
@@ -48,7 +49,7 @@ class Consumer:
         self.use_bells = False
         self.reclaimer = Reclaimer(driver, accept)
         self.is_idle = False
-        self.in_hand: Callable[[], int] = lambda: 0  # set by the worker: deliveries queued or running
+        self.in_hand: Callable[[], int] = lambda: 0  # set by the worker: what a crash now would blame
         self.knows: Callable[[bytes, bytes], bool] = lambda _lane, _entry: True  # set by the worker: is it held
         self.free_slots: Callable[[], int] = room  # set by the worker: slots free, whether or not it is time to read
         self._reading = reading
@@ -58,11 +59,23 @@ class Consumer:
         self._accept = accept
         self._stopping = False
         self._needs_heal = False
+        self._healer = Healer(driver)
         self._in_doubt = False
         self._waiting: asyncio.Future[None] | None = None
         self.answer: asyncio.Future[None] | None = None
         self._blocking = False
+        self._is_alone = self._is_changed = False
         self._reads = 0
+
+    @property
+    def lanes(self) -> list[LaneSide]:
+        """The lanes that can be read, queue by queue, highest first."""
+        return [lane for queue in self.queues for lane in queue.lanes if not lane.is_foreign]
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits for room or for a lane, and asks Redis for nothing."""
+        return self._waiting is not None
 
     def poke(self) -> None:
         """Look again now: room was made, lanes changed, or something was given back."""
@@ -72,6 +85,7 @@ class Consumer:
 
     def interrupt(self) -> Awaitable[None] | None:
         """Wake a blocked read, because what it should read has changed."""
+        self._is_changed = True
         self.poke()
         return self._unblock() if self._blocking else None
 
@@ -108,22 +122,31 @@ class Consumer:
                     logger.warning("reading interrupted", extra={"consumer": self.name, "error": str(error)})
                 await asyncio.sleep(backoff_s(failures))
             except StoreError:
-                logger.exception("reading refused", extra={"consumer": self.name})
+                if not await self.set_aside_foreign():
+                    logger.exception("reading refused", extra={"consumer": self.name})
                 failures += 1
                 await asyncio.sleep(max(0.5, backoff_s(failures)))
+
+    async def set_aside_foreign(self) -> bool:
+        """Leave alone the lanes whose key is no stream, since one of them fails the read of all; True if that helps."""
+        try:
+            return await self.reclaimer.set_aside_foreign([lane for queue in self.queues for lane in queue.lanes])
+        except StoreError:
+            return False
 
     def _may_read(self) -> bool:
         return bool(self.name) and SYSTEM_CLOCK.steady_ms() - self._table.beat_at_ms < self.half_ttl_ms
 
     async def _turn(self) -> None:
+        self._is_changed = False
         if self._needs_heal:
-            await self._heal()
+            await self._healer.heal(self.lanes)
             self._needs_heal = False
         room = self._room()
         if self.reclaimer.suspects:
             await self._run_suspect()
             return
-        lanes = [lane for queue in self.queues for lane in queue.lanes]
+        lanes = self.lanes
         if room <= 0 or not lanes or not self._may_read():
             self.is_idle = not lanes
             await self._wait_for_change()
@@ -131,9 +154,10 @@ class Consumer:
         name = self.name
         if self._in_doubt:
             # The answer to a read or an adoption may be lost, and nobody else will look for what it brought.
-            await self.reclaimer.audit(lanes, name, self._room, self.knows, None)
+            await self.reclaimer.audit(lanes, name, lambda: self._room_now(name), self.knows, None)
             self._in_doubt = False
-        if await self.reclaimer.adopt(self.queues, name, room, lambda: self._is_still(name)):
+        self.is_idle = self.is_idle and not self._healer.is_asked(lanes)
+        if await self.reclaimer.adopt(self.queues, name, room, lambda: self._room_now(name)):
             return
         self._reads += 1
         if len(lanes) > 1 and await self._sweep(lanes, room):
@@ -143,6 +167,17 @@ class Consumer:
     def _is_still(self, name: str) -> bool:
         """Whether what was asked for under this name may be begun: a frozen process may have been taken for dead."""
         return name == self.name and self._may_read() and not self._stopping
+
+    def _room_now(self, name: str) -> int:
+        """How much of what was asked for under this name may be begun, now that it is there."""
+        return self.free_slots() if self._is_still(name) else 0
+
+    def room_beside(self, name: str) -> int:
+        """Answer how many deliveries may be begun that did not come by this loop: found by the audit, while it reads.
+
+        None while a suspect runs, or waits to run: nothing may run beside it.
+        """
+        return 0 if self._is_alone or self.reclaimer.suspects else self._room_now(name)
 
     async def _wait_for_change(self) -> None:
         self._table.read_at_ms = SYSTEM_CLOCK.steady_ms()
@@ -176,9 +211,12 @@ class Consumer:
 
     async def _block(self, lanes: list[LaneSide], room: int) -> None:
         # A burst must not wait for a whole BLOCK to learn that there is nothing: look once without waiting.
-        self.is_idle = self.is_idle or await self._read(lanes, 1 if len(lanes) > 1 else room, None) == 0
-        if not self.is_idle:
+        found = 0 if self.is_idle else await self._read(lanes, 1 if len(lanes) > 1 else room, None)
+        if found or await self._healer.is_restoring(self.queues):
             return
+        self.is_idle = True
+        if self._is_changed:
+            return  # what there is to read has changed since this turn began, and nobody would wake the read again
         self._blocking = True
         try:
             if self.use_bells:
@@ -223,7 +261,7 @@ class Consumer:
         taken = 0
         accept = self._accept
         excess: list[Run] = []
-        room = self.free_slots() if self._is_still(name) else 0
+        room = self._room_now(name)
         for stream, entries in reply:
             lane = self._lane_of(stream, lanes)
             for entry, fields in entries:
@@ -245,21 +283,14 @@ class Consumer:
         return next(lane for lane in lanes if lane.stream.encode() == stream)
 
     async def _run_suspect(self) -> None:
-        """Let a message whose process died run with nothing beside it, so that no neighbour is blamed (rule 17)."""
+        """Let a message whose next crash is its last run with nothing beside it: it is surely its own (rule 17)."""
         if self.in_hand():
             await self._wait_for_change()
             return
-        self._accept(self.reclaimer.suspects.popleft())
-        while self.in_hand() and not self._stopping:
-            await self._wait_for_change()
-
-    async def _heal(self) -> None:
-        now_ms = SYSTEM_CLOCK.now_ms()
-        for queue in self.queues:
-            for lane in queue.lanes:
-                mark = await self._driver.run(scripts.heal(queue.keys, lane.name, now_ms))
-                if mark != "there":
-                    logger.error(
-                        "data lost: a lane's consumer group was gone and is made anew",
-                        extra={"lane": lane.stream, "from": mark},
-                    )
+        self._is_alone = True
+        try:
+            self._accept(self.reclaimer.suspects.popleft())
+            while self.in_hand() and not self._stopping:
+                await self._wait_for_change()
+        finally:
+            self._is_alone = False

@@ -41,9 +41,14 @@ class QueueSide:
 
 
 class LaneSide:
-    """A lane as one process sees it; `looked_at_ms` is when it was last read, for the starvation bound."""
+    """A lane as one process sees it.
 
-    __slots__ = ("level", "looked_at_ms", "name", "name_bytes", "queue", "stream")
+    Attributes:
+        looked_at_ms: When it was last read, for the starvation bound.
+        is_foreign: Something that is no stream stands under its name: it is left alone until that is gone.
+    """
+
+    __slots__ = ("is_foreign", "level", "looked_at_ms", "name", "name_bytes", "queue", "stream")
 
     def __init__(self, queue: QueueSide, name: str) -> None:
         self.queue = queue
@@ -52,6 +57,7 @@ class LaneSide:
         self.level = int(name.partition(":")[0])
         self.stream = queue.keys.lane(name)
         self.looked_at_ms = 0
+        self.is_foreign = False
 
 
 class Run:
@@ -65,17 +71,19 @@ class Run:
         server: Run id of the server that delivered it.
         fields: The entry's fields.
         attempt: Its past.
-        is_suspect: A process died or vanished while it ran: it runs alone.
+        is_suspect: A process died or vanished while it ran; it runs alone once its next crash would be its last.
         was_moved: It was promoted from due at least once.
         message, task, context: Set while it is decoded, admitted and started.
         slot: Its slot, -1 before the start.
         started_at_ms: When the body began; 0 = not yet.
+        is_unsettled: Its end could not be written down at all.
         is_over: The body's end was taken, or given up: whatever comes later is ignored.
     """
 
     __slots__ = (
-        "asyncio_task", "attempt", "consumer", "context", "count", "entry", "fields", "is_over", "is_suspect", "lane",
-        "message", "server", "slot", "started_at_ms", "stop_reason", "task", "timer", "was_moved",
+        "asyncio_task", "attempt", "consumer", "context", "count", "entry", "fields", "is_over", "is_suspect",
+        "is_unsettled", "lane", "message", "server", "slot", "started_at_ms", "stop_reason", "task", "timer",
+        "was_moved",
     )  # fmt: skip
 
     def __init__(self, lane: LaneSide, entry: bytes, fields: list[bytes], consumer: str, server: str) -> None:
@@ -86,7 +94,7 @@ class Run:
         self.server = server
         self.count = 1
         self.attempt: Attempt = FIRST_ATTEMPT
-        self.is_suspect = False
+        self.is_suspect = self.is_unsettled = False
         self.was_moved = False
         self.message: TaskMessage | None = None
         self.task: Task[..., Any] | None = None

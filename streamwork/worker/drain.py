@@ -21,16 +21,18 @@ class Hand:
 
     Attributes:
         count: Queued or running.
+        taken: Taken since the start.
         held: By (lane, entry), until Redis has answered for their end.
     """
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = self.taken = 0
         self.held: dict[tuple[bytes, bytes], Run] = {}
 
     def take(self, run: Run) -> None:
-        """Add a delivery."""
+        """Add a delivery; one that was set aside for later comes a second time, decoded."""
         self.count += 1
+        self.taken += run.message is None
         self.held[run.lane.name_bytes, run.entry] = run
 
     def free_for(self, task_id: str, slots: int) -> int:

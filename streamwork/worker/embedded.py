@@ -22,9 +22,10 @@ from streamwork.errors import StoreError, StoreUnavailable
 from streamwork.ids import random_id
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.scripts import ALL_SCRIPTS
+from streamwork.worker.intake import Settled
 from streamwork.worker.keeper import Keeper
 from streamwork.worker.slot_table import SlotTable
-from streamwork.worker.worker import Settled, Worker
+from streamwork.worker.worker import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class EmbeddedWorker:
         self._clock = clock
         self._table = SlotTable(self.config.worker.slots)
         self.worker = Worker(app, self.config, self._new_name(), self._table, settled)
+        self.worker.is_guest = True
         self.worker.on_fenced = self._on_fenced
         self._keeper = Keeper(app.name, self.config, self.worker.queues, self._driver, self._me)
         self._running: asyncio.Task[None] | None = None

@@ -129,7 +129,12 @@ class Endings:
         letter = self._letter(run, task_id, name, reason, failure)
         logger.error(
             "task is dead",
-            extra={**facts(run), "reason": reason, "error": f"{failure.type_name}: {failure.message[:300]}"},
+            extra={
+                **facts(run),
+                "reason": reason,
+                "error": f"{failure.type_name}: {failure.message[:300]}",
+                "traceback": failure.traceback,
+            },
         )
         record = encode_result(run.token, State.DEAD, encode_record(failure))
         journal = self._journal(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from streamwork.app import Streamwork
 from streamwork.config import WorkerConfig
 from streamwork.worker.delivery import Run
+from streamwork.worker.pooled import places_of
 from streamwork.worker.processes import ProcessExecutor, require_pebble
 from streamwork.worker.runner import Runner
 from streamwork.worker.slots import AsyncSlots
@@ -21,21 +22,23 @@ class Executors:
         app: For the processes, which import it themselves.
         worker: Bounds.
         runner: The steps.
+        numbers: Free rows of the slot table; the worker puts them back once an outcome is settled.
         freed: Called on the loop when a delivery left its slot.
 
     Raises:
-        ConfigError: A task runs in a process and the extra for it is not installed.
+        ConfigError: A task runs in a process, and that could not find it or the extra for it is not installed.
     """
 
-    def __init__(self, app: Streamwork, worker: WorkerConfig, runner: Runner, freed: Callable[[Run], None]) -> None:
-        if any(task.executor == "process" for task in app.tasks.values()):
+    def __init__(
+        self, app: Streamwork, worker: WorkerConfig, runner: Runner, numbers: deque[int], freed: Callable[[Run], None]
+    ) -> None:
+        if places_of(app):
             require_pebble()
         self._app = app
         self._worker = worker
         self._runner = runner
         self._freed = freed
-        # Slot numbers outlive an abandoned thread's delivery, so there are as many as can be in hand.
-        self._numbers = deque(range(worker.slots))
+        self._numbers = numbers
         self._slots = AsyncSlots(runner, self._numbers, freed)
         self._threads: ThreadExecutor | None = None
         self._processes: ProcessExecutor | None = None

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from streamwork.broker.info import eviction_warning, info, server_name
 from streamwork.config import Config
-from streamwork.errors import StoreError
+from streamwork.errors import EmbeddedError, StoreError
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
 from streamwork.store.embedded import join_configured
@@ -25,6 +26,8 @@ from streamwork.worker.keeper import Keeper
 from streamwork.worker.member import Member
 
 logger = logging.getLogger(__name__)
+
+_TEND_S = 1.0
 
 
 class Address(NamedTuple):
@@ -125,6 +128,22 @@ class Homes:
             url = share.ensure()
         return Endpoint(url, config.client.connect_timeout_s)
 
+    async def tend(self) -> None:
+        """Start embedded servers again whose guardian was killed, until cancelled; blocks while one starts."""
+        is_told = False
+        while True:
+            await asyncio.sleep(_TEND_S)
+            if self.is_beating and not any(home.keeper.is_late for home in self._homes.values()):
+                is_told = False
+                continue
+            for share in self._embedded.values():
+                try:
+                    share.heal()
+                except EmbeddedError as error:
+                    if not is_told:
+                        logger.error("the embedded Redis cannot be started again", extra={"error": str(error)})  # noqa: TRY400
+                    is_told = True
+
     @property
     def is_beating(self) -> bool:
         """Whether Redis answered every home's last beat in time; False before the first."""
@@ -143,3 +162,8 @@ class Homes:
             await home.keeper.stop()
         for share in self._embedded.values():
             share.close()
+
+
+async def resolve_here(host: Any, port: Any, **options: Any) -> Any:
+    """Resolve a name for a loop of a process that forks: the default starts a thread, and a fork may inherit a lock."""
+    return socket.getaddrinfo(host, port, **options)

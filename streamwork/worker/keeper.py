@@ -16,6 +16,7 @@ from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
 from streamwork.store.keys import QueueKeys
 from streamwork.worker.control import Control
+from streamwork.worker.healing import Restorer
 from streamwork.worker.liveness import Beat, Reaper
 from streamwork.worker.member import Member, QueueFacts
 from streamwork.worker.upkeep import Maintainer, Promoter
@@ -59,6 +60,7 @@ class Keeper:
                 promoter,
                 Reaper(self.driver, self.config, queue, self.members, self._me),
                 Maintainer(self.driver, self.config, queue),
+                Restorer(self.driver, queue),
             ]
             self._listen(queue)
         self._loops += [
@@ -119,6 +121,11 @@ class Keeper:
     def is_beating(self) -> bool:
         """Whether the last beat was answered within the last TTL."""
         return SYSTEM_CLOCK.steady_ms() - self._beat.beaten_at_ms < self.config.liveness.ttl_ms
+
+    @property
+    def is_late(self) -> bool:
+        """Whether a beat is overdue: Redis is away, or about to be found so."""
+        return SYSTEM_CLOCK.steady_ms() - self._beat.beaten_at_ms > 2 * self.config.liveness.beat_s * 1000
 
     def tell(self, member: Member) -> None:
         """Tell one member what there is, once it listens."""

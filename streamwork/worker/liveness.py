@@ -53,11 +53,14 @@ class Beat(Service):
                 if answer == "fenced":
                     fenced.add(member.name)
         for member in members:
-            if member.name in fenced:
-                self._members.pop(member.name, None)
-                member.fenced()
-            else:
-                member.beaten(sent_at_ms)
+            try:
+                if member.name in fenced:
+                    self._members.pop(member.name, None)
+                    member.fenced()
+                else:
+                    member.beaten(sent_at_ms)
+            except Exception:  # one that cannot hear must not make the others deaf
+                logger.exception("a consumer cannot be told of its beat", extra={"consumer": member.name})
         return self.interval_s
 
 

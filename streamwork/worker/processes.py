@@ -6,56 +6,61 @@ Arguments and results cross as stored bytes, and errors as verdicts, so nothing 
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import importlib
 import importlib.util
-import multiprocessing
 import os
-import signal
-import sys
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
 from streamwork.app import Streamwork
-from streamwork.context import Context, enter_thread, leave_thread
-from streamwork.errors import ConfigError, WireError
-from streamwork.model.judge import Dead, Verdict, judge, text_of, traceback_text, type_name
-from streamwork.model.policy import Retry
-from streamwork.task import Task
+from streamwork.errors import AppBroken, ConfigError
 from streamwork.worker.delivery import Run
-from streamwork.worker.runner import Runner
-
-_PR_SET_PDEATHSIG = 1
+from streamwork.worker.pooled import PoolContext, begin, places_of, run_in_process
+from streamwork.worker.runner import Runner, unsettled
 
 
 def require_pebble() -> None:
     """Raise ConfigError where the extra ``process`` is not installed."""
     if importlib.util.find_spec("pebble") is None:
-        raise ConfigError("executor='process' needs pebble: pip install 'streamwork[process]'")
+        raise ConfigError("executor='process' needs pebble: pip install '<path to the clone>[process]'")
 
 
 class ProcessExecutor:
-    """The killable processes of one worker process: as many as there are cores, started when needed."""
+    """The killable processes of one worker process, started when needed.
 
-    def __init__(self, app: Streamwork, runner: Runner, numbers: deque[int], freed: Callable[[Run], None]) -> None:
+    Args:
+        app: Whose tasks they run; they import it themselves.
+        runner: The steps.
+        numbers: Free rows of the slot table; the worker puts them back.
+        freed: Called on the loop when a delivery left its slot.
+        most: Most processes; None = as many as there are cores.
+
+    Raises:
+        ConfigError: A new process could not find one of the tasks.
+    """
+
+    def __init__(
+        self, app: Streamwork, runner: Runner, numbers: deque[int], freed: Callable[[Run], None],
+        most: int | None = None,
+    ) -> None:  # fmt: skip
         import pebble  # an extra
 
-        self._expired = pebble.ProcessExpired
+        self._pebble = pebble
         self._runner = runner
         self._numbers = numbers
         self._freed = freed
         self._loop = asyncio.get_running_loop()
+        self._most = most or os.cpu_count() or 1
+        self._places = places_of(app)
+        self._waiting: deque[Run] = deque()
         self._futures: dict[Run, Future[Any]] = {}
-        self._pool = pebble.ProcessPool(
-            max_workers=os.cpu_count() or 1,
-            context=multiprocessing.get_context("spawn"),
-            initializer=_begin,
-            initargs=(
-                os.getpid(),
-                sorted({task.function.__module__ for task in app.tasks.values() if task.executor == "process"}),
-            ),
+        self._pool = self._new_pool()
+
+    def _new_pool(self) -> Any:
+        modules = sorted({place.module for place in self._places.values()})
+        return self._pebble.ProcessPool(
+            max_workers=self._most, context=PoolContext(), initializer=begin, initargs=(os.getpid(), modules)
         )
 
     @property
@@ -64,7 +69,17 @@ class ProcessExecutor:
         return len(self._futures)
 
     def submit(self, run: Run) -> None:
-        """Take a delivery."""
+        """Take a delivery; it begins when a process is free, since what has begun is blamed for a crash (rule 17)."""
+        self._waiting.append(run)
+        self._begin_next()
+
+    def _begin_next(self) -> None:
+        while self._waiting and len(self._futures) < self._most:
+            run = self._waiting.popleft()
+            if not run.is_over:  # given back while it waited here
+                self._begin(run)
+
+    def _begin(self, run: Run) -> None:
         runner, message, task = self._runner, run.message, run.task
         assert message is not None and task is not None  # noqa: PT018 - admit went first
         runner.start(run, self._numbers.popleft())
@@ -78,21 +93,40 @@ class ProcessExecutor:
             "fence": context.fence,
         }
         override = message.options.retry if message.options is not None else None
-        place = (task.function.__module__, task.function.__qualname__)
-        future: Future[Any] = self._pool.schedule(
-            run_in_process,
-            args=(place, bytes(message.args), bytes(message.kwargs), facts, override),
-            timeout=runner.timeout_s(run),
-        )
+        work = (task.name, self._places[task.name], bytes(message.args), bytes(message.kwargs), facts, override)
+        try:
+            future = self._schedule(work, runner.timeout_s(run))
+        except RuntimeError as error:  # no process can be started now
+            run.is_over = True
+            runner.raised(run, error)
+            self._freed(run)
+            return
         self._futures[run] = future
         future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._collect, run, done))
+
+    def _schedule(self, work: tuple[Any, ...], timeout_s: float | None) -> Future[Any]:
+        try:
+            return self._pool.schedule(run_in_process, args=work, timeout=timeout_s)  # type: ignore[no-any-return]
+        except RuntimeError:
+            # The pool gives up for good when a process of it dies while none of them has anything to do.
+            broken, self._pool = self._pool, self._new_pool()
+            self._loop.run_in_executor(None, _end, broken)
+            return self._pool.schedule(run_in_process, args=work, timeout=timeout_s)  # type: ignore[no-any-return]
 
     def _collect(self, run: Run, future: Future[Any]) -> None:
         self._futures.pop(run, None)
         if run.is_over:
             return
         run.is_over = True
-        self._numbers.append(run.slot)
+        try:
+            self._settle(run, future)
+        except Exception as wrong:  # noqa: BLE001 - the slot must be free whatever it was
+            unsettled(run, wrong)
+        finally:
+            self._freed(run)
+            self._begin_next()
+
+    def _settle(self, run: Run, future: Future[Any]) -> None:
         try:
             kind, value = future.result(timeout=0)
         except CancelledError:
@@ -102,8 +136,10 @@ class ProcessExecutor:
             self._runner.raised(
                 run, TimeoutError(f"not ended within {self._runner.timeout_s(run):g} s; its process was killed")
             )
-        except self._expired as error:
+        except self._pebble.ProcessExpired as error:
             self._runner.crashed(run, f"its process ended with status {error.exitcode}")
+        except AppBroken as error:
+            self._runner.raised(run, AppBroken(str(error)))  # without the traceback of its way through the pool
         except Exception as error:  # noqa: BLE001 - the pool's own trouble is this delivery's failure
             self._runner.raised(run, error)
         else:
@@ -111,58 +147,18 @@ class ProcessExecutor:
                 self._runner.ended(run, value)
             else:
                 self._runner.settle_verdict(run, value)
-        self._freed(run)
 
     def cancel_all(self) -> None:
-        """Kill what runs; it is given back."""
+        """Kill what runs and begin nothing more; all of it is given back."""
+        self._waiting.clear()
         for future in list(self._futures.values()):
             future.cancel()
 
     def close(self) -> None:
         """End the processes."""
-        self._pool.stop()  # type: ignore[no-untyped-call]
-        self._pool.join(timeout=5)
+        _end(self._pool)
 
 
-def _begin(parent: int, modules: list[str]) -> None:
-    # Ctrl-C goes to the whole group; only the worker decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)  # it died before the call above
-    for module in modules:
-        importlib.import_module(module)
-
-
-def run_in_process(
-    place: tuple[str, str],
-    args: bytes,
-    kwargs: bytes,
-    facts: dict[str, Any],
-    override: tuple[int, float, float, float, bool] | None,
-) -> tuple[str, bytes | Verdict]:
-    """Run one body in a pool process; answers ("value", packed result) or ("verdict", what judge decided)."""
-    found: Any = importlib.import_module(place[0])
-    for part in place[1].split("."):
-        found = getattr(found, part)
-    task: Task[..., Any] = found
-    context: Context[Any] = Context(task.name)
-    for name, value in facts.items():
-        setattr(context, name, value)
-    try:
-        positional, named = task.signature.inject(*task.signature.decode(args, kwargs), context)
-    except WireError as error:
-        return "verdict", Dead("failed", type_name(error), text_of(error), "")
-    enter_thread(lambda: context)
-    try:
-        value = task.function(*positional, **named)
-        return "value", task.signature.encode_result(value)
-    except WireError as error:
-        return "verdict", Dead("failed", type_name(error), text_of(error), traceback_text(error))
-    except BaseException as error:  # noqa: BLE001 - whatever the body raises is its outcome
-        policies = (Retry(override[0], (Exception,), *override[1:]),) if override is not None else task.retry
-        return "verdict", judge(error, context.attempt, policies)
-    finally:
-        leave_thread()
+def _end(pool: Any) -> None:
+    pool.stop()
+    pool.join(timeout=5)

@@ -33,33 +33,36 @@ class Reclaimer:
         self._driver = driver
         self._accept = accept
 
-    async def adopt(self, queues: list[QueueSide], consumer: str, room: int, may_begin: Callable[[], bool]) -> bool:
+    async def adopt(self, queues: list[QueueSide], consumer: str, most: int, room: Callable[[], int]) -> bool:
         """Take over marked entries, which come before new ones; True when there were any.
 
         Args:
             queues: Where to look.
             consumer: For whom.
-            room: Most entries, ≥ 1.
-            may_begin: Asked once they are there; if not, they are given back.
+            most: Most entries, ≥ 1.
+            room: Answers, once they are there, how many can be begun; the others are given back.
         """
         for queue in queues:
             for lane in queue.lanes:
-                if lane.name not in queue.returned:
+                if lane.name not in queue.returned or lane.is_foreign:
                     continue
                 await self._driver.connect()
                 server = self._driver.run_id
-                adopted = await self._driver.run(scripts.adopt(queue.keys, lane.name, consumer, room))
-                if len(adopted) < room:
+                adopted = await self._driver.run(scripts.adopt(queue.keys, lane.name, consumer, most))
+                if len(adopted) < most:
                     queue.returned.discard(lane.name)
-                runs = self._runs(lane, adopted, consumer, server)
-                if not may_begin():
-                    await self.release(runs)
-                    return bool(adopted)
-                for run in runs:
-                    self._accept(run)
+                await self._take_up(self._runs(lane, adopted, consumer, server), room())
                 if adopted:
                     return True
         return False
+
+    async def _take_up(self, runs: list[Run], room: int) -> None:
+        # The room is what there is now: while these were on their way the reader and the audit may both have taken.
+        free = max(0, room)
+        for run in runs[:free]:
+            self._accept(run)
+        if runs[free:]:
+            await self.release(runs[free:])
 
     @staticmethod
     def _runs(lane: LaneSide, adopted: list[scripts.Adopted], consumer: str, server: str) -> list[Run]:
@@ -91,7 +94,7 @@ class Reclaimer:
         Args:
             lanes: Where to look.
             consumer: Whose entries.
-            room: Answers how many can be begun now; the others are given back.
+            room: Answers how many can be begun now, asked again when they are there; the others are given back.
             known: Tells whether (lane, entry) is held.
             seen: What was unknown before and is taken up if it still is; None = all, which only the reader may say,
                 while no read is in flight.
@@ -114,12 +117,27 @@ class Reclaimer:
                 await self._driver.connect()
                 server = self._driver.run_id
                 own = await self._driver.run(scripts.adopt(lane.queue.keys, lane.name, consumer, free, again[:free]))
-                for run in self._runs(lane, own, consumer, server):
-                    self._accept(run)
+                await self._take_up(self._runs(lane, own, consumer, server), room())
             if again[free:]:
                 counted = [(entry, missing[entry]) for entry in again[free:]]
                 await self._driver.run(scripts.release(lane.queue.keys, lane.name, consumer, counted))
         return unknown
+
+    async def set_aside_foreign(self, lanes: list[LaneSide]) -> bool:
+        """Look which lanes have something else under their name, and read those no more; True when that changed."""
+        changed = False
+        for lane in lanes:
+            found: bytes | str = await self._driver.run(plain("TYPE", lane.stream))
+            kind = found.decode() if isinstance(found, bytes) else found
+            is_foreign = kind not in {"stream", "none"}
+            if is_foreign == lane.is_foreign:
+                continue
+            lane.is_foreign, changed = is_foreign, True
+            if is_foreign:
+                logger.error("a lane's key is no stream: it is left alone", extra={"lane": lane.stream, "type": kind})
+            else:
+                logger.info("a lane is read again", extra={"lane": lane.stream})
+        return changed
 
     async def release(self, runs: list[Run]) -> int:
         """Give deliveries back in place, without counting an attempt; answers how many were still ours."""

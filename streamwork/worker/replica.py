@@ -12,7 +12,7 @@ import msgspec
 
 from streamwork.clock import SYSTEM_CLOCK
 from streamwork.config import MOST_SLOTS, Config
-from streamwork.errors import StreamworkError
+from streamwork.errors import AppBroken, StoreRejected, StreamworkError
 from streamwork.ids import random_id
 from streamwork.worker.channel import Channel
 from streamwork.worker.homes import Home
@@ -26,6 +26,13 @@ class Replica:
         config: Settings, until the process says which ones its app has.
         supervisor: Name of the supervisor.
         number: Its place among the siblings.
+
+    Attributes:
+        is_leaving: Told to end, or ending by itself; another one does its work.
+        is_draining: It has a deadline by which it is gone.
+        is_blamed: Whether what it had started is to blame for its death.
+        failure: What it said kept it from starting, and may_heal whether that may pass without a change.
+        home: Where it is registered, or about to be.
     """
 
     def __init__(self, config: Config, supervisor: str, number: int) -> None:
@@ -37,10 +44,12 @@ class Replica:
         self.pid = 0
         self.taken = self.ended = self.in_hand = 0
         self.is_idle = False
-        self.is_dead = False
+        self.is_dead = self.is_draining = self.is_leaving = False
         self.evidence = ""
+        self.is_blamed = True
         self.failure: StreamworkError | None = None
-        self.is_ready = self.said_bye = False
+        self.may_heal = False
+        self.is_ready = self.said_hello = self.said_bye = False
         self.home: Home | None = None
         self.on_fenced: Callable[[], None] | None = None
         self._began_s = time.monotonic()
@@ -97,11 +106,21 @@ class Replica:
         self.is_dead = True
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
-    def kill(self, signal_number: int, evidence: str) -> None:
-        """Kill the process and say why."""
+    def send_off(self, kind: str) -> None:
+        """Tell the process to end: ``drain``, ``recycle`` (drain without a deadline) or ``stop``."""
+        self.is_leaving = True
+        self.channel.send(kind)
+
+    def kill(self, signal_number: int, evidence: str, *, is_blamed: bool = True) -> None:
+        """Kill the process and say why, and whether what it runs is to blame."""
         if not self.is_dead:
-            self.evidence = evidence
+            self.evidence, self.is_blamed = evidence, is_blamed
             os.kill(self.pid, signal_number)
+
+    def failed(self, kind: str, text: str) -> None:
+        """Hear what keeps the process from starting: ``store``, ``config``, or what the app itself raises, ``app``."""
+        self.failure = StoreRejected(text) if kind == "store" else AppBroken(text)
+        self.may_heal = kind != "config"
 
     def introduced(self, queues: list[str], config: Config) -> None:
         """Hear what its app reads and which settings count."""
@@ -127,6 +146,7 @@ class Replica:
     def close(self) -> None:
         """Close the channel and free the table."""
         self.channel.drop()
+        self._its.close()
         self.table.close()
 
     def beaten(self, at_ms: int) -> None:

@@ -6,6 +6,7 @@ Each step takes a `Run` and says whether to go on; the executors call `start` be
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -13,12 +14,11 @@ from typing import Any
 from streamwork.clock import SYSTEM_CLOCK
 from streamwork.context import Context
 from streamwork.errors import StreamworkError, WireError
-from streamwork.model.judge import Again, Dead, Skipped, Verdict, judge, text_of, traceback_text, type_name
-from streamwork.model.policy import Retry
+from streamwork.model.judge import Again, Dead, Skipped, Verdict, decide, text_of, traceback_text, type_name
 from streamwork.model.state import State
 from streamwork.store.scripts import SettleItem
 from streamwork.task import Task
-from streamwork.wire.message import Failure, decode_attempt, decode_message, encode_record
+from streamwork.wire.message import Failure, decode_attempt, decode_message, encode_record, remains
 from streamwork.worker.delivery import Run
 from streamwork.worker.endings import Endings, facts
 from streamwork.worker.slot_table import SlotTable
@@ -74,6 +74,8 @@ class Runner:
                         crashes=past.crashes + run.attempt.crashes, lost=past.lost + run.attempt.lost
                     )
         except (StreamworkError, ValueError) as error:
+            if run.message is None and b"d" in fields[::2]:
+                run.message = remains(fields[fields[::2].index(b"d") * 2 + 1])
             logger.warning(
                 "undecodable entry", extra={"lane": run.lane.stream, "entry": run.entry.decode(), "error": str(error)}
             )
@@ -110,7 +112,13 @@ class Runner:
 
     @staticmethod
     def is_dangerous(run: Run) -> bool:
-        """Whether a run that crashed before may take this process along; a killable process takes only itself."""
+        """Whether a run is to be alone in this process: its next crash is its last, so that one has to be its own.
+
+        Until then those that died together run side by side again, since all but one of them are innocent. A killable
+        process takes only itself.
+        """
+        if run.attempt.crashes < MOST_CRASHES - 1:
+            return False
         return run.is_suspect or (run.task is not None and run.task.executor != "process")
 
     def start(self, run: Run, slot: int) -> None:
@@ -149,7 +157,7 @@ class Runner:
         message, task = run.message, run.task
         assert message is not None and task is not None  # noqa: PT018 - admit went first
         if message.options is not None and message.options.timeout_ms is not None:
-            return message.options.timeout_ms / 1000
+            return message.options.timeout_ms / 1000 or None
         return task.timeout_s
 
     def finished(self, run: Run, value: Any) -> None:
@@ -164,7 +172,7 @@ class Runner:
         assert task is not None
         try:
             return task.signature.encode_result(value)
-        except Exception as error:  # noqa: BLE001 - also the user's enc_hook; retrying would not change it
+        except BaseException as error:  # noqa: BLE001 - also the user's code; retrying would not change it
             self.endings.dead(run, "failed", Failure(type_name(error), text_of(error), traceback_text(error)))
             return None
 
@@ -188,36 +196,35 @@ class Runner:
         """Judge and settle a body that raised."""
         message, task = run.message, run.task
         assert message is not None and task is not None  # noqa: PT018 - admit went first
-        policies = task.retry
-        try:
-            if message.options is not None and message.options.retry is not None:
-                attempts, base, factor, longest, jitter = message.options.retry
-                policies = (Retry(attempts, (Exception,), base, factor, longest, jitter),)
-            verdict = judge(error, run.attempt.attempt, policies)
-        except (StreamworkError, ArithmeticError, ValueError) as wrong:  # a policy that nobody can follow, such as NaN
-            verdict = Dead(
-                "failed",
-                type_name(error),
-                f"{text_of(error)} (and its retry policy: {text_of(wrong)})",
-                traceback_text(error),
-            )
-        self.settle_verdict(run, verdict)
+        carried = message.options.retry if message.options is not None else None
+        self.settle_verdict(run, decide(error, run.attempt.attempt, task.retry, carried))
 
     def unreadable(self, run: Run, error: WireError) -> None:
         """Settle a run whose arguments do not fit the task here; the next run would say the same."""
         self.endings.dead(run, "failed", Failure(type_name(error), text_of(error)))
 
     def settle_verdict(self, run: Run, verdict: Verdict) -> None:
-        """Settle what judge decided."""
-        if isinstance(verdict, Again):
-            self.endings.again(run, verdict)
-        elif isinstance(verdict, Skipped):
-            self.endings.end(run, "K", State.SKIPPED, b"\xc0", verdict.reason)
-        else:
-            assert isinstance(verdict, Dead)
-            self.endings.dead(run, verdict.reason, Failure(verdict.type_name, verdict.message, verdict.traceback))
+        """Settle what was decided; an end that cannot be written down is a dead letter that says why."""
+        try:
+            if isinstance(verdict, Again):
+                self.endings.again(run, verdict)
+            elif isinstance(verdict, Skipped):
+                self.endings.end(run, "K", State.SKIPPED, b"\xc0", verdict.reason)
+            else:
+                assert isinstance(verdict, Dead)
+                self.endings.dead(run, verdict.reason, Failure(verdict.type_name, verdict.message, verdict.traceback))
+        except Exception as error:
+            logger.exception("an end could not be written down", extra=facts(run))
+            self.endings.dead(run, "failed", Failure(type_name(error), text_of(error), traceback_text(error)))
 
     @staticmethod
     def facts(run: Run) -> dict[str, Any]:
         """Return what a log line says of a run."""
         return facts(run)
+
+
+def unsettled(run: Run, error: Exception) -> None:
+    """Log why a delivery has no outcome; it stays pending until this worker ends, and then others take it."""
+    run.is_unsettled = True
+    with contextlib.suppress(Exception):  # it may be a handler of the log that raises
+        logger.error("a delivery could not be settled", exc_info=error, extra=facts(run))

@@ -11,11 +11,12 @@ from collections import deque
 from collections.abc import Callable
 
 from streamwork.broker.resend import backoff_s
-from streamwork.errors import StoreError, StoreUnavailable
+from streamwork.errors import StoreError, StoreRejected, StoreUnavailable
 from streamwork.model.state import State
 from streamwork.spool import Spooled
 from streamwork.store import scripts
 from streamwork.store.async_driver import AsyncDriver
+from streamwork.store.failures import NotPermitted
 from streamwork.store.keys import QueueKeys
 from streamwork.store.scripts import SettleItem
 from streamwork.wire.message import WIRE_VERSION, DeadLetter, Failure, encode_attempt, encode_record, encode_result
@@ -73,20 +74,33 @@ class Settler:
         """Return what Redis has not answered for, oldest first."""
         return [*self._sending, *self._gathered]
 
-    async def settle_spooled(self, namespace: str, outcomes: list[Spooled]) -> None:
-        """Settle what an earlier process left in a file; raises StoreError, and then all of it may be sent again."""
+    async def settle_spooled(self, namespace: str, outcomes: list[Spooled]) -> list[StoreRejected]:
+        """Settle what an earlier process left in a file, and return why some of it was refused for good.
+
+        Raises:
+            StoreError: Redis is away or full, or refuses the login: all of it may be sent again.
+        """
         await self._driver.connect()
+        refused: list[StoreRejected] = []
         for outcome in outcomes:
             item = (
                 outcome.item
                 if outcome.server == self._driver.run_id
                 else outcome.item._replace(op=outcome.item.op + "!")
             )
-            lost = await self._driver.run(scripts.settle(QueueKeys(namespace, outcome.queue), outcome.consumer, [item]))
-            if lost:
-                logger.warning(
-                    "a spooled outcome came too late", extra={"entry": item.entry.decode(), "lane": item.lane}
+            facts = {"entry": item.entry.decode(errors="replace"), "lane": item.lane}
+            try:
+                lost = await self._driver.run(
+                    scripts.settle(QueueKeys(namespace, outcome.queue), outcome.consumer, [item])
                 )
+            except NotPermitted:
+                raise
+            except StoreRejected as error:
+                refused.append(error)
+                continue
+            if lost:
+                logger.warning("a spooled outcome came too late", extra=facts)
+        return refused
 
     def take_unsent(self) -> list[tuple[Run, SettleItem]]:
         """Hand over what was not committed, for the spool at the drain deadline."""
@@ -97,7 +111,9 @@ class Settler:
         return left
 
     async def run(self) -> None:
-        """Send until closed and empty."""
+        """Send until closed and empty; may be run again after it was cancelled."""
+        self._gathered.extendleft(reversed(self._sending))
+        self._sending = []
         while True:
             while not self._gathered:
                 if self._closing:
@@ -108,7 +124,6 @@ class Settler:
             await self._let_read_pass()
             self._sending = self._next_chunk()
             await self._persist(self._sending)
-            self._sending = []
 
     async def _let_read_pass(self) -> None:
         answer = self.read_answer()
@@ -144,7 +159,7 @@ class Settler:
         while chunk:
             try:
                 await self._commit(chunk)
-            except StoreUnavailable as error:
+            except (StoreUnavailable, NotPermitted) as error:  # neither says anything about the outcomes
                 failures += 1
                 if failures == 1:
                     logger.warning("outcomes wait for Redis", extra={"outcomes": self.unsent, "error": str(error)})
@@ -169,6 +184,14 @@ class Settler:
         for position, (settled, item) in enumerate(chunk):
             self._bytes -= item.size
             ended(settled, item, position not in refused)
+        self._sent(chunk)
+
+    def _sent(self, chunk: list[tuple[Run, SettleItem]]) -> None:
+        if len(chunk) == len(self._sending):
+            self._sending = []
+            return
+        answered = {id(run) for run, _ in chunk}
+        self._sending = [pair for pair in self._sending if id(pair[0]) not in answered]
 
     async def _bisect(self, chunk: list[tuple[Run, SettleItem]], error: StoreError) -> None:
         if len(chunk) > 1:
@@ -183,7 +206,7 @@ class Settler:
         )
         try:
             await self._commit([(run, _minimal(run, item, str(error)))])
-        except StoreUnavailable:
+        except (StoreUnavailable, NotPermitted):
             await asyncio.sleep(backoff_s(3))
             await self._persist(chunk)
         except StoreError as again:
@@ -191,6 +214,7 @@ class Settler:
             logger.error("nor can its dead letter", extra={"entry": run.entry.decode(), "error": str(again)})  # noqa: TRY400 - ours
             self._bytes -= item.size
             self._ended(run, item, False)
+            self._sent(chunk)
 
 
 def _minimal(run: Run, item: SettleItem, error: str) -> SettleItem:

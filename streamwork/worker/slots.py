@@ -14,7 +14,7 @@ from typing import Any
 from streamwork.context import Context, enter_task, leave_task
 from streamwork.errors import WireError
 from streamwork.worker.delivery import Run
-from streamwork.worker.runner import Runner
+from streamwork.worker.runner import Runner, unsettled
 
 # Bodies that never wait would keep the loop to themselves: after so many in a row the others get a turn.
 _TURN = 32
@@ -27,6 +27,7 @@ class AsyncSlots:
 
     Args:
         runner: The steps.
+        numbers: Free rows of the slot table; the worker puts them back.
         freed: Called when a delivery left its slot.
     """
 
@@ -125,9 +126,8 @@ class AsyncSlots:
 
     async def _execute(self, run: Run, me: asyncio.Task[None]) -> None:
         runner = self._runner
-        slot = self._numbers.popleft()
         self._running += 1
-        runner.start(run, slot)
+        runner.start(run, self._numbers.popleft())
         run.asyncio_task = me
         timeout_s = runner.timeout_s(run)
         if timeout_s is not None:
@@ -136,26 +136,34 @@ class AsyncSlots:
         assert task is not None
         try:
             args, kwargs = runner.arguments(run)
-        except WireError as error:
-            self._close_run(run, slot, me)
-            runner.unreadable(run, error)
-            self._freed(run)
+        except BaseException as error:  # noqa: BLE001 - reading arguments may run the user's code
+            self._close_run(run)
+            self._after_error(run, error, me, is_read=False)
             return
         try:
             value = await task.function(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001 - whatever the body raises is its outcome
-            self._close_run(run, slot, me)
+            self._close_run(run)
             self._after_error(run, error, me)
         else:
-            self._close_run(run, slot, me)
+            self._close_run(run)
+            self._after_value(run, value)
+
+    def _after_value(self, run: Run, value: Any) -> None:
+        payload: bytes | None = None
+        try:
+            # Before its slot is free: packing runs the user's code, and who dies of it is to be blamed for it.
+            payload = self._runner.packed(run, value)
+        except Exception as wrong:  # noqa: BLE001 - the slot must be free whatever it was
+            unsettled(run, wrong)
+        finally:
             self._freed(run)
-            payload = runner.packed(run, value)
-            if payload is not None:
-                self._returned.append((run, payload))
-                if len(self._returned) == 1:
-                    # In the loop's next turn, behind the reader that was just told of a free slot: outcomes are
-                    # written down while its read is under way.
-                    asyncio.get_running_loop().call_soon(self.flush)
+        if payload is not None:
+            self._returned.append((run, payload))
+            if len(self._returned) == 1:
+                # In the loop's next turn, behind the reader that was just told of a free slot: outcomes are written
+                # down while its read is under way.
+                asyncio.get_running_loop().call_soon(self.flush)
 
     def flush(self) -> None:
         """Hand the outcomes of bodies that returned to the settler."""
@@ -163,26 +171,31 @@ class AsyncSlots:
         for run, payload in returned:
             self._runner.ended(run, payload)
 
-    def _close_run(self, run: Run, slot: int, me: asyncio.Task[None]) -> None:
+    def _close_run(self, run: Run) -> None:
         run.is_over = True
         self._running -= 1
         if run.timer is not None:
             run.timer.cancel()
-        self._numbers.append(slot)
 
-    def _after_error(self, run: Run, error: BaseException, me: asyncio.Task[None]) -> None:
-        if isinstance(error, asyncio.CancelledError) and me.cancelling():
-            if run.stop_reason == "timeout":
-                limit_s = self._runner.timeout_s(run)
-                self._runner.raised(run, TimeoutError(f"not ended within {limit_s:g} s"))
-            elif self._ending:
-                run.stop_reason = "released"
-                run.is_over = False  # it has no outcome: the drain gives it back
+    def _after_error(self, run: Run, error: BaseException, me: asyncio.Task[None], is_read: bool = True) -> None:
+        try:
+            if not is_read and isinstance(error, WireError):
+                self._runner.unreadable(run, error)
+            elif isinstance(error, asyncio.CancelledError) and me.cancelling():
+                if run.stop_reason == "timeout":
+                    limit_s = self._runner.timeout_s(run)
+                    self._runner.raised(run, TimeoutError(f"not ended within {limit_s:g} s"))
+                elif self._ending:
+                    run.stop_reason = "released"
+                    run.is_over = False  # it has no outcome: the drain gives it back
+                else:
+                    self._runner.raised(run, error)  # by itself, or by what an earlier body left behind
             else:
-                self._runner.raised(run, error)  # by itself, or by what an earlier body left behind
-        else:
-            self._runner.raised(run, error)
-        self._freed(run)
+                self._runner.raised(run, error)
+        except Exception as wrong:  # noqa: BLE001 - the slot must be free whatever it was
+            unsettled(run, wrong)
+        finally:
+            self._freed(run)
 
     @staticmethod
     def _expire(run: Run, _timeout_s: float) -> None:

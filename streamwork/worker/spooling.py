@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 
@@ -17,10 +18,9 @@ def spool_unsent(settler: Settler, folder: Path, namespace: str) -> Path | None:
     unsent = [spool.Spooled(run.lane.queue.name, run.consumer, run.server, item) for run, item in settler.take_unsent()]
     try:
         path = spool.write(folder, namespace, unsent)
-    except OSError:
-        logger.exception(
-            "outcomes could not be spooled: these deliveries will run again", extra={"outcomes": len(unsent)}
-        )
+    except OSError as error:
+        facts = {"outcomes": len(unsent), "error": str(error)}
+        logger.error("outcomes could not be spooled: these deliveries will run again", extra=facts)  # noqa: TRY400 - ours
         return None
     logger.error("Redis is away: outcomes are spooled", extra={"outcomes": len(unsent), "file": str(path)})
     return path
@@ -28,6 +28,9 @@ def spool_unsent(settler: Settler, folder: Path, namespace: str) -> Path | None:
 
 async def settle_spooled(settler: Settler, folder: Path, namespace: str) -> None:
     """Settle what earlier processes left; two at once do no harm, since each outcome carries its token.
+
+    A file of which Redis refuses an outcome is set aside as ``.refused``, with all the others of it settled; the
+    deliveries of the refused ones run again.
 
     Raises:
         StoreError: Redis is away; the files stay.
@@ -40,6 +43,15 @@ async def settle_spooled(settler: Settler, folder: Path, namespace: str) -> None
         except DecodeError as error:
             logger.error("a spool file cannot be read and is left", extra={"file": str(path), "error": str(error)})  # noqa: TRY400
             continue
-        await settler.settle_spooled(namespace, outcomes)
-        path.unlink(missing_ok=True)
-        logger.info("spooled outcomes are settled", extra={"file": str(path), "outcomes": len(outcomes)})
+        refused = await settler.settle_spooled(namespace, outcomes)
+        with contextlib.suppress(FileNotFoundError):  # another process did the same
+            if refused:
+                aside = path.rename(path.with_suffix(".refused"))
+                facts = {"file": str(aside), "outcomes": len(refused), "error": str(refused[0])}
+                logger.error("Redis refuses spooled outcomes: they are set aside", extra=facts)
+            else:
+                path.unlink()
+        done = len(outcomes) - len(refused)
+        done = len(outcomes) - len(refused)
+        if done:
+            logger.info("spooled outcomes are settled", extra={"file": str(path), "outcomes": done})

@@ -11,20 +11,20 @@ import logging
 import os
 import signal
 import socket
-import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
 
-from streamwork.broker.resend import backoff_s
 from streamwork.config import Config
-from streamwork.errors import AppBroken, ConfigError, StoreRejected, StoreUnavailable, StreamworkError
+from streamwork.errors import AppBroken, StoreUnavailable, StreamworkError
 from streamwork.ids import random_id
-from streamwork.worker.child import EXIT_APP, EXIT_OK, EXIT_SPOOLED, FindApp, become_child
-from streamwork.worker.departure import kill_unheard, see_off
-from streamwork.worker.homes import Address, Home, Homes
+from streamwork.worker.child import EXIT_OK, EXIT_SPOOLED, FindApp
+from streamwork.worker.crew import Crew, require_files
+from streamwork.worker.departure import drain, is_in_order, kill_unheard, see_off
+from streamwork.worker.homes import Address, Homes, resolve_here
 from streamwork.worker.pace import Pace
+from streamwork.worker.registrar import Registrar
 from streamwork.worker.replica import Replica
 from streamwork.worker.watch import Watchdog, require_watchfiles, until_idle, watch_files
 
@@ -32,9 +32,9 @@ logger = logging.getLogger(__name__)
 
 # What shells use for a program that Ctrl-C ended.
 EXIT_INTERRUPTED = 130
-# How often a worker that waits for Redis says so again.
-_REMIND_S = 30.0
 _LAST_WORDS_S = 0.5
+# A duty that fails is begun anew after this long.
+_DUTY_PAUSE_S = 1.0
 
 
 class Supervisor:
@@ -51,18 +51,18 @@ class Supervisor:
     def __init__(self, find_app: FindApp, config: Config, *, burst: bool = False, reload: bool = False) -> None:
         self.config = config
         self.name = f"{socket.gethostname()}-{os.getpid()}-{random_id(24)}"
-        self.replicas: list[Replica] = []
+        self.crew = Crew(find_app, self.name)
         self.homes = Homes(self.name)
-        self._find_app = find_app
+        self._registrar = Registrar(self.homes, self._start, burst=burst)
         self._burst = burst
         self._reload = reload
         self._stops = 0
         self._leaving = 0
-        self._interrupted = self._spooled = self._announced = False
+        self._interrupted = self._spooled = self._announced = self._is_refilling = False
         self._failure: StreamworkError | None = None
         self._told = ""
         self._pace = Pace()
-        self._done = asyncio.Event()
+        self._ending, self._done = asyncio.Event(), asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def run(self) -> int:
@@ -72,9 +72,10 @@ class Supervisor:
             The exit status: 0; 3 where outcomes were spooled because Redis was away; 130 after SIGINT.
 
         Raises:
-            ConfigError: The app cannot be used.
+            ConfigError: The app cannot be used, or the system's limits are too low.
             StoreError: Redis refuses for good.
         """
+        require_files(self.config.worker.processes)
         if self._reload:
             require_watchfiles()
         gc.collect()
@@ -83,16 +84,21 @@ class Supervisor:
 
     async def _main(self) -> int:
         loop = asyncio.get_running_loop()
-        # The default resolver starts a thread, and a fork beside a thread may inherit a held lock.
-        loop.getaddrinfo = _resolve_here  # type: ignore[method-assign]
-        loop.add_signal_handler(signal.SIGTERM, self._on_stop)
+        loop.getaddrinfo = resolve_here  # type: ignore[method-assign]
         loop.add_signal_handler(signal.SIGINT, self._on_interrupt)
-        self._fill_up()
-        self._start(Watchdog(self.replicas, lambda: self.homes.is_beating).run())
+        # A terminal that is closed sends SIGHUP, unless it was told not to (nohup).
+        for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                loop.add_signal_handler(number, self._on_stop)
         if self._reload:
-            self._start(watch_files(self.recycle))
+            self._start(self._watch_files())
+        else:
+            self._fill_up()
+        watchdog = Watchdog(self.crew.replicas, lambda: self.homes.is_beating, self._recycle)
+        self._start(self._on_duty(watchdog.run))
+        self._start(self._on_duty(self.homes.tend))
         if self._burst:
-            self._start(self._end_when_idle())
+            self._start(self._on_duty(self._end_when_idle))
         await self._done.wait()
         for task in self._tasks:
             task.cancel()
@@ -112,23 +118,31 @@ class Supervisor:
         if not task.cancelled() and task.exception() is not None:
             logger.error("a duty of the supervisor failed", exc_info=task.exception())
 
-    def _fill_up(self) -> None:
-        while len(self.replicas) < self.config.worker.processes and not self._stops:
-            self._spawn()
+    @staticmethod
+    async def _on_duty(duty: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            try:
+                return await duty()
+            except Exception:
+                logger.exception("a duty of the supervisor failed and is begun anew")
+                await asyncio.sleep(_DUTY_PAUSE_S)
 
-    def _spawn(self) -> None:
-        taken = {replica.number for replica in self.replicas}
-        number = next(n for n in range(len(taken) + 1) if n not in taken)
-        replica = Replica(self.config, self.name, number)
-        sys.stdout.flush()  # or a child would print it again
-        pid = os.fork()
-        if pid == 0:
-            for other in self.replicas:
-                other.forget()  # or the siblings would not see the end of file when the supervisor dies
-            become_child(self._find_app, replica.child_side(), replica.table)
-        replica.forked(pid)
-        self.replicas.append(replica)
-        self._start(self._attend(replica))
+    def _fill_up(self) -> None:
+        while not self._stops and self.crew.is_short(self.config.worker.processes):
+            try:
+                replica = self.crew.fork(self.config)
+            except OSError as error:
+                logger.error("a process cannot be started, trying again", extra={"error": str(error)})  # noqa: TRY400
+                if not self._is_refilling:
+                    self._is_refilling = True
+                    self._start(self._refill())
+                return
+            self._start(self._attend(replica))
+
+    async def _refill(self) -> None:
+        await self._pace.wait(0.0, worked=False, hopeless=False)
+        self._is_refilling = False
+        self._fill_up()
 
     async def _attend(self, replica: Replica) -> None:
         """Go through one process's life: hello, registration, work, death."""
@@ -143,19 +157,21 @@ class Supervisor:
 
     async def _listen(self, replica: Replica) -> None:
         while (message := await replica.channel.receive()) is not None:
-            kind, values = message[0], message[1:]
+            kind, *values = message
             if kind == "hello":
                 namespace, queues, settings = values
-                self._start(
-                    self._welcome(replica, Address(namespace, tuple(queues), msgspec.convert(settings, Config)))
-                )
+                replica.said_hello = True
+                address = Address(namespace, tuple(queues), msgspec.convert(settings, Config))
+                self._start(self._welcome(replica, address))
             elif kind == "ready":
                 self._on_ready(replica)
             elif kind == "stats":
                 replica.taken, replica.ended, replica.in_hand, replica.is_idle = values
+            elif kind == "recycling":
+                replica.is_leaving = True
+                self._fill_up()
             elif kind == "failed":
-                is_store, text = values
-                replica.failure = StoreRejected(text) if is_store else AppBroken(text)
+                replica.failed(*values)
             elif kind == "bye":
                 replica.said_bye = True
                 self._spooled = self._spooled or values[0]
@@ -164,90 +180,57 @@ class Supervisor:
         replica.introduced(list(address.queues), address.config)
         self.config = address.config
         self._fill_up()  # the app's own settings may ask for more processes than the environment did, or for fewer
-        if replica.number >= self.config.worker.processes:
-            replica.channel.send("stop")
-            return
-        try:
-            replica.home = await self._patiently(replica, address)
-        except StreamworkError as error:  # a wrong password, or a URL that is none
-            self._fail(error)
-        if replica.home is None or self._stops:
-            replica.channel.send("stop")
+        is_registered = False
+        if not self.crew.is_surplus(replica, self.config.worker.processes):
+            try:
+                is_registered = await self._registrar.register(replica, address, self._ending.is_set)
+            except StreamworkError as error:  # a wrong password, or a URL that is none
+                replica.failure = error
+                self._fail(error)
+        if not is_registered or replica.is_leaving or self._stops or replica.home is None:
+            replica.send_off("stop")
             return
         replica.channel.send("go", replica.name, replica.home.endpoint.url)
         replica.home.keeper.tell(replica)
 
-    async def _patiently(self, replica: Replica, address: Address) -> Home | None:
-        """Find the replica's home and register it there, however long Redis is away; None when told to stop."""
-        loop = asyncio.get_running_loop()
-        tries, began_s, said_s = 0, loop.time(), -_REMIND_S
-        while not self._stops and not replica.is_dead:
-            try:
-                home = await self.homes.of(address)
-                await self._add(home, replica)
-            except StoreUnavailable as error:
-                now_s = loop.time()
-                if self._burst and now_s - began_s > address.config.client.send_timeout_s:
-                    raise
-                if now_s - said_s >= _REMIND_S:
-                    logger.warning("waiting for Redis", extra={"error": str(error)})
-                    said_s = now_s
-                tries += 1
-                await asyncio.sleep(min(1.0, backoff_s(tries)))
-            else:
-                return home
-        return None
-
     def _on_ready(self, replica: Replica) -> None:
         replica.is_ready = True
-        worker = replica.config.worker
+        worker, home = replica.config.worker, replica.home
         logger.debug("process ready", extra={"consumer": replica.name, "pid": replica.pid})
-        if self._announced or replica.home is None or not all(other.is_ready for other in self.replicas):
+        if self._announced or home is None or not all(other.is_ready for other in self.crew.staying):
             return
         self._announced = True
-        home = replica.home
         logger.info("worker ready", extra={
             "app": home.address.namespace, "redis": f"{home.server} at {home.endpoint.where}", "queues": replica.queues,
-            "tags": list(worker.tags), "processes": len(self.replicas), "slots": worker.slots, "worker": self.name,
+            "tags": list(worker.tags), "processes": len(self.crew.staying), "slots": worker.slots, "worker": self.name,
         })  # fmt: skip
 
-    async def _add(self, home: Home, replica: Replica) -> None:
-        replica.on_fenced = lambda: self._start(self._rename(home, replica))
-        await home.keeper.add(replica, replica.registration())
-        if replica.is_dead:  # it died meanwhile, and nobody else would take it off the list
-            await home.hand_over(replica, "leave", "", {})
-
-    async def _rename(self, home: Home, replica: Replica) -> None:
-        replica.channel.send("fenced")
-        replica.new_name()
-        while not replica.is_dead:
-            try:
-                await self._add(home, replica)
-            except StoreUnavailable:
-                await asyncio.sleep(0.5)
-            else:
-                replica.channel.send("rename", replica.name)
-                home.keeper.tell(replica)
-                return
-
     async def _after_death(self, replica: Replica, status: int) -> None:
-        self.replicas.remove(replica)
+        self.crew.replicas.remove(replica)
         self._leaving += 1
         try:
-            await see_off(replica, status, self.name)
-            await self.homes.leave(other.home for other in self.replicas)
+            await see_off(replica, status, self.name, self._ending)
+            await self.homes.leave(other.home for other in self.crew.replicas)
+        except Exception:
+            logger.exception("a process that ended was not seen off", extra={"consumer": replica.name})
         finally:
             self._leaving -= 1
-        hopeless = status == EXIT_APP and self._is_hopeless(replica)
         if not self._stops:
-            worked = status == EXIT_OK and replica.taken > 0
-            await self._pace.wait(replica.age_s, worked=worked, hopeless=hopeless)
+            hopeless = self._is_hopeless(replica, status)
+            if hopeless or self.crew.is_short(self.config.worker.processes):  # else its place is taken already
+                worked = replica.is_leaving or (status == EXIT_OK and replica.taken > 0)
+                await self._pace.wait(replica.age_s, worked=worked, hopeless=hopeless)
             self._fill_up()
         self._end_if_over()
 
-    def _is_hopeless(self, replica: Replica) -> bool:
-        failure = replica.failure or ConfigError("the app cannot be used")
-        if self._announced and replica.home is not None:
+    def _is_hopeless(self, replica: Replica, status: int) -> bool:
+        """Whether the next process would end in the same way; the worker ends then, or waits for a change."""
+        failure = replica.failure
+        if status == EXIT_OK and not replica.said_hello and not is_in_order(replica, status):
+            failure = AppBroken("the app ends its process when it is imported (status 0)")
+        if failure is None or replica.is_draining:
+            return False
+        if self._announced and replica.may_heal:
             # This worker has run: what its app needs to start is away, and may come back.
             logger.error("a process could not start and is replaced", extra={"error": str(failure)})
             return False
@@ -255,7 +238,7 @@ class Supervisor:
         return True
 
     def _end_if_over(self) -> None:
-        if self._stops and not self.replicas and not self._leaving:
+        if self._stops and not self.crew.replicas and not self._leaving:
             self._done.set()
 
     def _fail(self, failure: StreamworkError) -> None:
@@ -274,27 +257,44 @@ class Supervisor:
 
     def _on_stop(self) -> None:
         self._stops += 1
+        self._ending.set()
         self._pace.hurry()
-        if self.replicas and self._failure is None:
+        replicas = self.crew.replicas
+        if replicas and self._failure is None:
             what = "draining" if self._stops == 1 else "stopping now"
-            logger.info(what, extra={"running": sum(len(replica.table.started()) for replica in self.replicas)})
-        for replica in self.replicas:
-            replica.channel.send("drain" if self._stops == 1 else "stop")
+            logger.info(what, extra={"running": sum(len(replica.table.started()) for replica in replicas)})
+        for replica in replicas:
+            if self._stops == 1:
+                self._start(drain(replica))
+            else:
+                replica.send_off("stop")
         if self._stops == 2:
-            self._start(kill_unheard(self.replicas))
+            self._start(kill_unheard(replicas))
         self._end_if_over()
 
-    def recycle(self) -> None:
-        """Drain every process; each is replaced as it ends."""
+    def _recycle(self, replica: Replica) -> None:
+        """Let a process end what it has, and put another in its place at once."""
+        replica.send_off("recycle")
+        self._fill_up()
+
+    async def _watch_files(self) -> None:
+        try:
+            # Forked before files are watched, a process could have imported what is changed before the first look.
+            await watch_files(self._on_change, self._fill_up)
+        finally:
+            self._fill_up()
+
+    def _on_change(self) -> None:
         self._pace.hurry()
-        for replica in self.replicas:
-            replica.channel.send("drain")
+        for replica in self.crew.staying:
+            self._start(drain(replica))
+        self._fill_up()
 
     async def _end_when_idle(self) -> None:
-        await until_idle(self.replicas, lambda: self.homes.is_beating)
+        try:
+            patience = lambda: self.config.client.send_timeout_s  # noqa: E731 - the app's own, once it is known
+            await until_idle(self.crew.replicas, lambda: self.homes.is_beating, patience)
+        except StoreUnavailable as error:
+            self._fail(error)
         if not self._stops:
             self._on_stop()
-
-
-async def _resolve_here(host: Any, port: Any, **options: Any) -> Any:
-    return socket.getaddrinfo(host, port, **options)

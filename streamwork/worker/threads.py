@@ -18,7 +18,7 @@ from typing import Any
 from streamwork.context import Context, enter_thread
 from streamwork.errors import WireError
 from streamwork.worker.delivery import Run
-from streamwork.worker.runner import Runner
+from streamwork.worker.runner import Runner, unsettled
 
 # Threads that start without waiting, and how long the head of the queue may wait before their number doubles: a
 # hundred bodies that block have a hundred threads within 30 ms.
@@ -31,7 +31,7 @@ class ThreadExecutor:
 
     Args:
         runner: The steps.
-        numbers: Free slot numbers, shared with the other executors.
+        numbers: Free rows of the slot table, shared with the other executors; the worker puts them back.
         freed: Called on the loop when a delivery left its slot.
         most: Most threads; deliveries beyond wait.
     """
@@ -118,7 +118,7 @@ class ThreadExecutor:
                 value = task.function(*args, **kwargs)
             except BaseException as error:  # noqa: BLE001 - whatever the body raises is its outcome
                 failure = error
-        except WireError as error:
+        except BaseException as error:  # noqa: BLE001 - reading arguments may run the user's code
             run.stop_reason = "unreadable"
             failure = error
         self._done.append((run, value, failure))
@@ -144,8 +144,12 @@ class ThreadExecutor:
         run.stop_reason = "timeout"
         self._threads -= 1  # its place is free: the next delivery may start another thread
         self._close(run)
-        self._runner.raised(run, TimeoutError(f"not ended within {timeout_s:g} s"))
-        self._freed(run)
+        try:
+            self._runner.raised(run, TimeoutError(f"not ended within {timeout_s:g} s"))
+        except Exception as wrong:  # noqa: BLE001 - the slot must be free whatever it was
+            unsettled(run, wrong)
+        finally:
+            self._freed(run)
         if self._work.qsize() and self._threads < self._most:
             self._start_thread()
 
@@ -153,7 +157,6 @@ class ThreadExecutor:
         run.is_over = True
         if run.timer is not None:
             run.timer.cancel()
-        self._numbers.append(run.slot)
 
     def _collect(self) -> None:
         # Cleared first: what a thread adds from here on asks for another turn.
@@ -164,13 +167,17 @@ class ThreadExecutor:
             if run.is_over:
                 continue
             self._close(run)
-            if failure is None:
-                runner.finished(run, value)
-            elif run.stop_reason == "unreadable" and isinstance(failure, WireError):
-                runner.unreadable(run, failure)
-            else:
-                runner.raised(run, failure)
-            self._freed(run)
+            try:
+                if failure is None:
+                    runner.finished(run, value)
+                elif run.stop_reason == "unreadable" and isinstance(failure, WireError):
+                    runner.unreadable(run, failure)
+                else:
+                    runner.raised(run, failure)
+            except Exception as wrong:  # noqa: BLE001 - the slot must be free whatever it was
+                unsettled(run, wrong)
+            finally:
+                self._freed(run)
 
     def forget_queued(self) -> None:
         """Begin nothing more; what no thread has begun is given back."""

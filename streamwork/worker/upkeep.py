@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from streamwork.clock import SYSTEM_CLOCK
 from streamwork.config import Config
+from streamwork.model.lane import lane_tags, readable_lanes
 from streamwork.service import Service
-from streamwork.store import scripts
+from streamwork.store import healing, scripts
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
+from streamwork.worker.healing import JOURNAL_MARGIN_MS
 from streamwork.worker.member import QueueFacts
 
 
@@ -61,12 +63,23 @@ class Maintainer(Service):
     async def tick(self) -> float | None:
         """Keep every lane once."""
         if not self._queue.on_duty:
-            return None
-        oldest = str(SYSTEM_CLOCK.now_ms() - self._history_ms) if self._history_ms else "0"
-        for lane in self._queue.lanes:
-            await self._driver.run(scripts.maintain(self._queue.keys, lane, oldest, self.TRIMMED_AT_ONCE))
-        if self._history_ms:
+            return 1.0  # who is on duty is decided within a second of the start
+        keys, now_ms = self._queue.keys, SYSTEM_CLOCK.now_ms()
+        oldest_ms = now_ms - self._history_ms if self._history_ms else 0
+        journal_ms = oldest_ms
+        for lane in await self._lanes():
+            kept = await self._driver.run(healing.maintain(keys, lane, str(oldest_ms), self.TRIMMED_AT_ONCE, now_ms))
+            if kept.first_open:
+                # A lost group is restored with the journal from there on.
+                journal_ms = min(journal_ms, int(kept.first_open.partition(b"-")[0]) - JOURNAL_MARGIN_MS)
+        if journal_ms > 0:
             await self._driver.run(
-                plain("XTRIM", self._queue.keys.journal, "MINID", "~", oldest, "LIMIT", self.TRIMMED_AT_ONCE)
+                plain("XTRIM", keys.journal, "MINID", "~", str(journal_ms), "LIMIT", self.TRIMMED_AT_ONCE)
             )
         return None
+
+    async def _lanes(self) -> list[str]:
+        """Return the lanes that are listed, and those that have counted messages and lost their place in the list."""
+        counted: list[bytes] = await self._driver.run(plain("HKEYS", self._queue.keys.added))
+        names = {*self._queue.lanes, *(name.decode(errors="replace") for name in counted)}
+        return sorted(name for name in names if readable_lanes([name], lane_tags(name)))

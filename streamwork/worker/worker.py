@@ -8,29 +8,30 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 from streamwork.app import Streamwork
 from streamwork.config import Config
+from streamwork.errors import WorkerCut
 from streamwork.model.lane import readable_lanes
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.keys import QueueKeys
-from streamwork.store.scripts import ALL_SCRIPTS, SettleItem
+from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.worker import spooling
+from streamwork.worker.bounds import Bounds
 from streamwork.worker.consumer import Consumer
-from streamwork.worker.delivery import QueueSide, Run
+from streamwork.worker.delivery import QueueSide
 from streamwork.worker.drain import Drain, Hand
 from streamwork.worker.executors import Executors
+from streamwork.worker.intake import Intake, Settled
+from streamwork.worker.lifespan import Lifespan
 from streamwork.worker.runner import Runner
 from streamwork.worker.selfcheck import SelfCheck
-from streamwork.worker.settle import MOST_UNSENT_BYTES, Settler
+from streamwork.worker.settle import Settler
 from streamwork.worker.slot_table import SlotTable
 
 logger = logging.getLogger(__name__)
-
-Settled = Callable[[Run, SettleItem, bool], None]
 
 
 class Worker:
@@ -42,6 +43,11 @@ class Worker:
         name: First consumer name.
         table: Shared with the supervisor.
         settled: Told (run, item, committed) after each settle; for tests and statistics.
+
+    Attributes:
+        is_guest: It runs in the loop of a program that is not its own.
+        unwritten: Outcomes that Redis had not taken when it ended.
+        spooled: The file where those are; None where the disk refused too.
     """
 
     def __init__(
@@ -51,10 +57,10 @@ class Worker:
         self.config = config
         self.table = table
         self.tags = frozenset(config.worker.tags)
-        self.taken = self.ended = 0
+        self.unwritten = 0
+        self.is_guest = False
         self.on_fenced: Callable[[], None] | None = None
         self.spooled: Path | None = None
-        self._settled = settled
         self._queues = [
             QueueSide(QueueKeys(app.name, queue), number)
             for number, queue in enumerate(config.worker.queues or app.queues)
@@ -62,9 +68,10 @@ class Worker:
         self._by_name = {queue.name: queue for queue in self._queues}
         self._name = name
         self._hand = Hand()
+        self._intake = Intake(self._hand, table, config.worker.slots, settled)
         self._draining = asyncio.Event()
         self._cancelled = asyncio.Event()
-        self._stack = AsyncExitStack()
+        self._lifespan = Lifespan(app.lifespan_of, self.drain)
         self._loops: list[asyncio.Task[Any]] = []
         self._interrupts: set[asyncio.Task[Any]] = set()
 
@@ -81,6 +88,16 @@ class Worker:
     def name(self) -> str:
         """Its consumer name now."""
         return self._name
+
+    @property
+    def taken(self) -> int:
+        """Deliveries taken up since the start."""
+        return self._hand.taken
+
+    @property
+    def ended(self) -> int:
+        """Outcomes that Redis has answered for since the start."""
+        return self._intake.ended
 
     @property
     def in_hand(self) -> int:
@@ -110,64 +127,23 @@ class Worker:
 
     async def _make_parts(self) -> None:
         worker = self.config.worker
-        resources = await self._stack.enter_async_context(self.app.lifespan_of()) if self.app.lifespan_of else None
-        self.settler = Settler(self.driver, self._on_settled)
-        self.runner = Runner(self.app.tasks, self.table, self.settler.add, resources)
+        resources = await self._lifespan.enter()
+        intake = self._intake
+        self.settler = Settler(self.driver, intake.settled)
+        self.runner = intake.runner = Runner(self.app.tasks, self.table, self.settler.add, resources)
         self.runner.free_slots = lambda task_id: self._hand.free_for(task_id, worker.slots)
-        self.executors = Executors(self.app, worker, self.runner, self._freed)
-        self.consumer = Consumer(
-            self._name, self._queues, self._reading, self.driver, self.table, self._room, self._accept
+        self.executors = intake.executors = Executors(self.app, worker, self.runner, intake.rows, intake.freed)
+        bounds = Bounds(worker, self._hand, self.settler, self.executors, 0 if self.is_guest else worker.max_tasks)
+        self.consumer = intake.consumer = Consumer(
+            self._name, self._queues, self._reading, self.driver, self.table, bounds.to_read, intake.accept
         )
         self.consumer.block_ms = int(worker.block_s * 1000)
         self.consumer.half_ttl_ms = self.config.liveness.ttl_ms // 2
         self.consumer.max_starve_ms = int(worker.max_starve_s * 1000)
-        self.consumer.in_hand = lambda: self._hand.count
+        self.consumer.in_hand = lambda: intake.blamable
         self.consumer.knows = self._hand.knows
-        self.consumer.free_slots = lambda: worker.slots - self._hand.count
+        self.consumer.free_slots = bounds.free
         self.settler.read_answer = lambda: self.consumer.answer
-
-    def _room(self) -> int:
-        worker = self.config.worker
-        free = worker.slots - self._hand.count
-        if self.settler.unsent >= 2 * worker.slots or self.settler.unsent_bytes >= MOST_UNSENT_BYTES:
-            return 0  # Redis is slow or away: what is finished must be written first (rule 24)
-        if 2 * free < worker.slots and self.executors.queued:
-            return 0  # what was read waits for its turn, so a read now would only be a smaller one
-        return free
-
-    def _accept(self, run: Run) -> None:
-        runner, is_new = self.runner, run.message is None
-        self.taken += is_new
-        self._hand.take(run)
-        if (is_new and not runner.decode(run)) or not runner.admit(run):
-            self._freed(run)
-        elif is_new and run.attempt.crashes and runner.is_dangerous(run):
-            self._hand.count -= 1  # the reader hands it over again once nothing runs beside it
-            self.consumer.reclaimer.suspects.append(run)
-        else:
-            self.executors.submit(run)
-
-    def _freed(self, run: Run) -> None:
-        if run.stop_reason != "released":
-            run.is_over = True
-        if run.slot >= 0:
-            self.table.clear(run.slot)
-        self._hand.count -= 1
-        self.consumer.poke()
-
-    def _on_settled(self, run: Run, item: SettleItem, committed: bool) -> None:
-        self._hand.settled(run)
-        if run.message is not None and item.op[0] != "R":
-            run.lane.queue.cancelled.discard(run.message.id)
-        self.ended += 1
-        self.consumer.poke()
-        if not committed:
-            logger.warning(
-                "lease lost: another consumer has this delivery, its outcome was not written",
-                extra=self.runner.facts(run),
-            )
-        if self._settled is not None:
-            self._settled(run, item, committed)
 
     def beaten(self, at_ms: int) -> None:
         """Hear of a good beat."""
@@ -245,31 +221,44 @@ class Worker:
         """Work until drained; then give back, settle or spool what is left, and close.
 
         Raises:
+            WorkerCut: A body has cancelled the worker's own loops. In a process of its own nothing was given back or
+                written, so that what had started is blamed; as a guest it drained first.
             Exception: Reading or settling failed in a way that was not foreseen; all the rest was done first.
         """
         reading = asyncio.create_task(self.consumer.run(), name="streamwork-consumer")
         settling = asyncio.create_task(self.settler.run(), name="streamwork-settler")
-        check = SelfCheck(self.table, self.consumer, self._hand, self.config.worker.slots)
+        check = SelfCheck(self.driver, self.table, self.consumer, self._hand, self.config.worker.slots)
         self._loops = [
             asyncio.create_task(check.stamp(), name="streamwork-stamp"),
             asyncio.create_task(check.audit(), name="streamwork-audit"),
         ]
         stop = asyncio.create_task(self._draining.wait(), name="streamwork-drain")
+        cut: BaseException | None = None
         try:
             await asyncio.wait({reading, settling, stop}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
+            if any(loop.cancelled() for loop in (reading, settling, stop)):
+                cut = WorkerCut("a body has cancelled the loops of its worker")
+        except asyncio.CancelledError as error:
+            cut = error if self.is_guest else WorkerCut("a body has cancelled the loops of its worker")
+        if cut is None or self.is_guest:
             stop.cancel()
             self.consumer.stop()
             await self._finish(reading, settling)
+        if cut is not None:
+            raise cut
         for loop in (reading, settling):
             if not loop.cancelled():
                 loop.result()  # raises what ended it before its time
 
     async def _finish(self, reading: asyncio.Task[None], settling: asyncio.Task[None]) -> None:
         self._interrupt()
+        if settling.done():  # cancelled together with the program: what has ended is written all the same
+            settling = asyncio.create_task(self.settler.run(), name="streamwork-settler")
         drain = Drain(self.executors, self.consumer, self.settler, self._hand, self._cancelled)
         if not await drain.run(reading, settling, self.config.worker.drain_timeout_s):
-            self.spooled = spooling.spool_unsent(self.settler, self._spool_folder, self.app.name)
+            self.unwritten = self.settler.unsent
+            if self.unwritten:
+                self.spooled = spooling.spool_unsent(self.settler, self._spool_folder, self.app.name)
         for task in (reading, settling, *self._loops):
             task.cancel()
         await asyncio.gather(reading, settling, *self._loops, return_exceptions=True)
@@ -277,10 +266,16 @@ class Worker:
         await self.close()
 
     async def close(self) -> None:
-        """Leave the lifespan and close the connections; `run` does so itself."""
-        await self._stack.aclose()
+        """Leave the lifespan and close the connections; `run` does so itself.
+
+        Raises:
+            BaseException: What the lifespan raised at its end, to a program in whose loop this worker is a guest.
+        """
+        await self._lifespan.leave()
         await self._reading.close()
         await self.driver.close()
+        if self.is_guest and self._lifespan.error is not None:
+            raise self._lifespan.error
 
     @property
     def is_idle(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -23,12 +24,16 @@ kept: list[bytearray] = []
 @app.lifespan
 @asynccontextmanager
 async def lifespan() -> AsyncIterator[dict[str, int]]:
-    """Do as files in the working folder say: hang or raise at the start, note the end."""
+    """Do as files in the working folder say: hang or raise at the start, linger at the end, note it."""
     if Path("lifespan.hang").exists():
         await asyncio.sleep(3600)
     if Path("lifespan.raise").exists():
         raise OSError("no database")
     yield {"pid": os.getpid()}
+    if Path("lifespan.raise_at_the_end").exists():
+        raise OSError("no goodbye")
+    if Path("lifespan.linger").exists():
+        await asyncio.sleep(3600)
     with Path("lifespan.ended").open("a") as file:
         file.write(f"{os.getpid()}\n")
 
@@ -123,6 +128,22 @@ async def leave_a_child_behind(notes: Path, text: str, ctx: Context) -> Past:
             os._exit(0)
         notes.with_suffix(".child").write_text(str(child))
         os._exit(9)
+    return past
+
+
+@app.task
+async def die_after_the_end(notes: Path, text: str, ctx: Context) -> Past:
+    """Take the process along once the body has ended, before its outcome can be written."""
+    asyncio.get_running_loop().call_soon(os._exit, 9)
+    return _note(notes, text, ctx)
+
+
+@app.task
+async def cancel_everything(notes: Path, text: str, ctx: Context) -> Past:
+    past = _note(notes, text, ctx)
+    for task in asyncio.all_tasks():
+        task.cancel()
+    await asyncio.sleep(0)
     return past
 
 
@@ -241,3 +262,22 @@ def facts_in_process(number: int, ctx: Context[dict[str, int]], *, note: str = "
     if ctx.attempt == 1:
         raise ValueError("again")
     return {**_facts(ctx), "number": number, "note": note}
+
+
+def _end_program() -> int:
+    program = subprocess.Popen(["sleep", "60"])
+    program.terminate()
+    try:
+        return program.wait(20)
+    finally:
+        program.kill()
+
+
+@app.task
+def end_program() -> int:
+    return _end_program()
+
+
+@app.task(executor="process")
+def end_program_in_process() -> int:
+    return _end_program()

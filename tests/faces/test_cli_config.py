@@ -42,12 +42,19 @@ def test_the_embedded_server_is_one_for_the_whole_project(bare):
     assert done.json[0]["value"] == str(bare.folder / ".streamwork")
 
 
-def test_the_table_fits_80_columns(bare):
-    done = bare.run("config", "show", COLUMNS="80")
+def test_a_line_for_each_setting_at_80_columns_and_nothing_broken(bare):
+    bare.write("pyproject.toml", "[tool.streamwork.worker]\nslots = 3\n")
+    done = bare.run("config", "show", COLUMNS="80", STREAMWORK_WORKER_THREADS="4")
     assert done.status == 0
-    assert max(map(len, done.out.splitlines())) <= 80
-    assert "worker.drain_timeout_s" in done.out
-    assert "STREAMWORK_WORKER_DRAIN_TIMEOUT_S" in done.out
+    lines = done.out.splitlines()
+    assert f"folder                    default         {bare.folder}/.streamwork" in lines  # whole, to be copied
+    assert "worker.slots              pyproject.toml  3" in lines
+    assert "worker.threads            variable        4" in lines
+    assert len(lines) == len(setting_names()) + 3
+    assert max(len(line) for line in lines if str(bare.folder) not in line) <= 80
+    assert "STREAMWORK_WORKER_SLOTS" in lines[-1]  # how to name the variables, for which there is no room
+    wide = bare.run("config", "show", COLUMNS="250").out
+    assert "worker.drain_timeout_s    default         STREAMWORK_WORKER_DRAIN_TIMEOUT_S" in wide
 
 
 def test_passwords_are_masked(bare):
@@ -78,10 +85,7 @@ def test_masks(url, shown_as):
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        (
-            {"STREAMWORK_WORKER_SLOT": "3"},
-            "unknown variable STREAMWORK_WORKER_SLOT: did you mean STREAMWORK_WORKER_SLOTS?",
-        ),
+        ({"STREAMWORK_WORKER_TAGS": "a b"}, "worker.tags 'a b' (set by STREAMWORK_WORKER_TAGS)"),
         ({"STREAMWORK_WORKER_SLOTS": "x"}, "(set by STREAMWORK_WORKER_SLOTS)"),
         ({"STREAMWORK_WORKER_SLOTS": "20000"}, "10000 at most in one process"),
         ({"STREAMWORK_LOG_LEVEL": "inof"}, "log_level = 'inof': did you mean info?"),

@@ -28,6 +28,10 @@ BROKEN = {
         "shop/deep.py:4: ValueError: invalid literal",
     ),
     "a syntax error": ({"main.py": "import streamwork\ndef f(:\n"}, "main.py:2: SyntaxError: invalid syntax"),
+    "a syntax error where nothing of ours is named": (
+        {"tasks.py": "from streemwork import Streemwork\ndef f(:\n"},
+        "tasks.py:2: SyntaxError: invalid syntax",
+    ),
     "it exits": ({"tasks.py": "import sys, streamwork\nsys.exit(7)\n"}, "tasks.py:2: SystemExit: 7"),
     "two tasks of one name": (
         {"tasks.py": APP.format(name="shop") + "@shop.task(name='shop')\ndef again() -> None: ...\n"},

@@ -6,6 +6,7 @@ import pytest
 
 from streamwork.broker import checkup as c
 from streamwork.broker.info import eviction_warning, parse_info, server_name
+from streamwork.cli import doctor as doctor_command
 from streamwork.store.scripts import ALL_SCRIPTS
 from tests.faces.conftest import one_line
 
@@ -74,8 +75,10 @@ def test_a_healthy_server_is_status_0(project, server):
     done = project.run("doctor", "--url", url, "--json")
     assert (done.status, done.err) == (0, "")
     assert done.json["ok"] is True
-    assert set(verdicts(done).values()) == {"ok"}
-    assert list(verdicts(done)) == [
+    found = verdicts(done)
+    assert found.pop("workers") == "note"
+    assert set(found.values()) == {"ok"}
+    assert list(found) == [
         "app", "redis", "version", "protocol", "persistence", "eviction", "memory", "clock", "replication",
         "connections",
     ]  # fmt: skip
@@ -125,3 +128,82 @@ def test_the_embedded_server_is_in_order(bare):
     found = {check["name"]: check for check in done.json["checks"]}
     assert found["redis"]["found"] == f"embedded, in {bare.folder}/.streamwork"
     assert found["persistence"]["verdict"] == found["eviction"]["verdict"] == "ok"
+
+
+def test_variables_that_look_like_settings_are_a_warning(project):
+    done = project.run("doctor", "--json", STREAMWORK_PORT="tcp://10.0.0.1:6379", STREAMWORK_WORKER_SLOT="3")
+    found = [check["found"] for check in done.json["checks"] if check["name"] == "settings"]
+    assert len(found) == 2
+    assert found[0].startswith("unknown variable STREAMWORK_PORT")
+    assert found[1] == "unknown variable STREAMWORK_WORKER_SLOT: did you mean STREAMWORK_WORKER_SLOTS?"
+    assert verdicts(done)["settings"] == "warning"
+    assert (done.status, done.json["ok"]) == (0, True)
+
+
+def found(done, name):
+    return [
+        (check["verdict"], check["found"], check["remedy"]) for check in done.json["checks"] if check["name"] == name
+    ]
+
+
+def test_a_queue_that_nobody_takes_from_is_a_warning(project, worker):
+    assert found(project.run("doctor", "--json"), "workers") == [
+        ("note", "none is alive", "start one: streamwork worker")
+    ]
+    project.run("enqueue", "add", "1")
+    assert found(project.run("doctor", "--json"), "workers") == [
+        ("warning", "1 waiting: no live worker reads queue default", "start one: streamwork worker")
+    ]
+    worker()
+    missing = "no live worker offers tags {backend} on queue mail"
+    remedy = "start one: streamwork worker -Q mail --tags backend"
+    assert found(project.run("doctor", "--json"), "workers") == [("warning", missing, remedy)]
+    project.run("enqueue", "send", "a@b.c")
+    assert found(project.run("doctor", "--json"), "workers") == [("warning", f"1 waiting: {missing}", remedy)]
+    text = project.run("doctor").out
+    assert missing in text
+    assert "all is well" not in text
+    assert text.splitlines()[-1] in ("2 warnings", "1 warning")  # whether its Redis persists is not the point here
+    worker("--tags", "backend")
+    assert [check[0] for check in found(project.run("doctor", "--json"), "workers")] == ["ok"]
+
+
+def test_a_lifespan_that_is_none_is_a_failure(project, namespace):
+    project.write(
+        "tasks.py",
+        f"from streamwork import Streamwork\napp = Streamwork({namespace!r})\n"
+        "async def pool():\n    yield 1\napp.lifespan_of = pool\n",
+    )
+    done = project.run("doctor", "--json")
+    assert done.status == 1
+    ((verdict, what, remedy),) = found(done, "lifespan")
+    assert (verdict, what) == ("failure", "pool makes no async context manager")
+    assert "contextlib.asynccontextmanager" in remedy
+
+
+def test_what_a_good_lifespan_and_one_task_look_like(project, namespace):
+    project.write(
+        "tasks.py",
+        "from contextlib import asynccontextmanager\nfrom streamwork import Streamwork\n"
+        f"app = Streamwork({namespace!r})\n@app.lifespan\n@asynccontextmanager\nasync def pool():\n    yield 1\n"
+        "@app.task\ndef one() -> None: ...\n",
+    )
+    done = project.run("doctor", "--json")
+    assert (done.status, found(done, "lifespan")) == (0, [])
+    assert found(done, "app") == [("ok", f"{namespace}: 1 task on default", "")]
+
+
+def test_process_tasks_without_their_package_are_a_failure(project, namespace, monkeypatch):
+    project.write(
+        "tasks.py",
+        f"from streamwork import Streamwork\napp = Streamwork({namespace!r})\n"
+        "@app.task(executor='process')\ndef parse(n: int) -> int:\n    return n\n",
+    )
+    assert found(project.run("doctor", "--json"), "processes") == []
+    monkeypatch.setattr(doctor_command, "find_spec", lambda name: None)
+    done = project.run("doctor", "--json")
+    assert done.status == 1
+    assert found(done, "processes") == [
+        ("failure", "executor='process' of tasks.parse needs the package pebble",
+         "pip install '<path to the clone>[process]'"),
+    ]  # fmt: skip

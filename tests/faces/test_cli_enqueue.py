@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -139,7 +140,31 @@ def test_wait_prints_the_result(project, worker):
     assert json.loads(done.out)["failure"]["message"] == "no milk"
 
 
-def test_wait_no_longer_than_the_timeout(project):
-    done = project.run("enqueue", "add", "1", "--wait", "--timeout", "0.2")
+def test_wait_no_longer_than_the_timeout(project, worker):
+    worker()
+    done = project.run("enqueue", "nap", "60", "--wait", "--timeout", "0.2")
     assert (done.status, done.out) == (1, "")
-    assert done.err.splitlines()[-1].endswith("did not end within 0.2 s; it goes on")
+    *_, last = done.err.splitlines()
+    assert re.search(r"did not end within 0.2 s: it (is running, and goes on|waits for a free slot)$", last)
+    assert "no live worker" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("args", "offered", "what", "remedy"),
+    [
+        (["add", "1"], None, "no live worker reads queue default", "streamwork worker"),
+        (["add", "1", "--tags", "gpu,big"], ["--tags", "gpu"], "no live worker offers tags {big, gpu} on queue default",
+         "streamwork worker --tags big,gpu"),
+        (["add", "1", "--queue", "mali"], [], "no live worker reads queue mali", "streamwork worker -Q mali"),
+    ],
+    ids=["nobody", "tags", "queue"],
+)  # fmt: skip
+def test_that_nobody_would_run_it_is_said_at_once_and_when_the_time_is_up(project, worker, args, offered, what, remedy):
+    if offered is not None:
+        worker(*offered)
+    done = project.run("enqueue", *args, "--wait", "--timeout", "0.2", "--json")
+    assert done.status == 1
+    assert done.err == f"streamwork: waiting, but {what}: start one with {remedy}\n"
+    assert done.json["error"]["message"].endswith(
+        f"did not end within 0.2 s: it waits, and {what}: start one with {remedy}"
+    )

@@ -85,6 +85,19 @@ def test_a_traceback_is_a_field_in_json_and_follows_in_text(lines):
         assert text.endswith("ZeroDivisionError: division by zero")
 
 
+def test_a_traceback_that_is_a_fact_follows_indented_in_text(lines):
+    told = "Traceback (most recent call last):\n  File x\nValueError: no\n"
+    for format_ in ("json", "text"):
+        read = lines(format_)
+        logging.getLogger("streamwork").error("task is dead", extra={"traceback": told, "reason": "failed"})
+        first, *rest = read()
+        if format_ == "json":
+            assert (json.loads(first)["traceback"], rest) == (told, [])
+        else:
+            assert first.endswith("error   task is dead reason=failed")
+            assert rest == [f"    {line}" for line in told.splitlines()]
+
+
 def test_arguments_that_do_not_fit_lose_nothing(lines):
     read = lines("text")
     logging.getLogger("user").warning("%d apples", "many")

@@ -28,10 +28,10 @@ COMMANDS = [
 def test_a_redis_that_is_down(project, command):
     done = project.process(*command, "--url", "redis://127.0.0.1:1", "--json")
     assert done.status == 3
-    line = one_line(done.err)
-    assert line.startswith("streamwork: no Redis at 127.0.0.1:1 (")
-    assert line.endswith("): start it, or correct the URL")
+    assert done.err == ""
     assert done.json["error"]["code"] == "redis_unavailable"
+    assert done.json["error"]["message"].startswith("no Redis at 127.0.0.1:1 (")
+    assert done.json["error"]["message"].endswith("): start it, or correct the URL")
     assert done.seconds < SOON_S
 
 

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from streamwork.broker.coverage import unserved as unserved_of
 from streamwork.broker.stats import overview, queue_names, queue_stats
 from streamwork.broker.steps import aask, ask
 from streamwork.clock import SYSTEM_CLOCK
@@ -14,6 +15,7 @@ from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
 from streamwork.store.keys import QueueKeys
+from tests.faces.conftest import one_line
 from tests.helpers import body_of, seed, wait_until
 
 
@@ -110,6 +112,16 @@ def test_queues_are_known_by_what_was_sent_and_by_the_app(project, driver, names
     assert [row["queue"] for row in project.run("queues", "-Q", "extra", "--json").json] == ["extra"]
 
 
+def test_a_queue_that_nobody_knows_is_status_1_and_the_nearest(project, driver, namespace):
+    done = project.run("queues", "-Q", "mial")
+    assert (done.status, done.out) == (1, "")
+    assert f"no queue 'mial' in {namespace!r}: did you mean mail?" in one_line(done.err)
+    assert "there are default, mail" in one_line(project.run("queues", "-Q", "default,zzz").err)
+    assert "there are default, mail" in project.run("queues", "-Q", "zzz", "--json").json["error"]["message"]
+    seed(driver, QueueKeys(namespace, "zzz"), body_of("t"))  # sent, and its announcement was lost
+    assert [row["waiting"] for row in project.run("queues", "-Q", "zzz", "--json").json] == [1]
+
+
 def test_the_command_line_counts_every_end(project, worker):
     worker("--tags", "backend", settings={"worker.slots": 5})
     for args in (["add", "1"], ["add", "2"], ["boom", "milk"], ["nap", "60"], ["flaky"], ["send", "a@b.c"]):
@@ -157,11 +169,88 @@ def test_a_worker_that_left_is_not_shown(project, worker):
     assert "no worker: start one with `streamwork worker`" in project.run("workers").out
 
 
-def test_tables_fit_the_terminal(project, worker):
-    worker()
-    for command in ("queues", "workers", "status"):
-        text = project.run(command, COLUMNS="60").out
-        assert max(map(len, text.splitlines())) <= 60, text
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_tables_fit_the_terminal_and_lose_no_name_or_number(project, worker, driver, namespace, width):
+    worker("-Q", "default")
+    name = "billing.monthly_close"
+    keys = QueueKeys(namespace, name)
+    seed(driver, keys, *(body_of("t") for _ in range(1_234)), lane="3:gpu,large")
+    driver.run(plain("HSET", keys.counts, "succeeded", 1_234_567, "skipped", 12_345, "cancelled", 1_111, "retried", 77))
+    driver.run(plain("SADD", "{" + namespace + "}:queues", name))
+    for command in (["queues"], ["queues", "--lanes"], ["status"], ["workers"]):
+        done = project.run(*command, COLUMNS=str(width))
+        lines = [line for line in done.out.splitlines() if "redis.sock" not in line and "/s" not in line]
+        assert max(map(len, lines)) <= width, done.out
+        assert "…" not in done.out
+        if command != ["workers"]:
+            assert name in done.out
+            assert "1,234" in done.out
+    for value in ("1,234,567", "12,345", "1,111", "77"):
+        assert value in project.run("queues", COLUMNS=str(width)).out
+
+
+def test_columns_without_anything_in_them_go_first(project, driver, namespace):
+    seed(driver, QueueKeys(namespace, "default"), body_of("t"))
+    head, *rows = project.run("queues", COLUMNS="60").out.splitlines()
+    assert head.split()[:2] == ["queue", "waiting"]
+    assert "oldest" in head
+    assert "retried" not in head
+    assert rows[0].startswith("default ")
+    assert "retried" in project.run("queues", COLUMNS="120").out
+
+
+def unserved(project):
+    return project.run("status", "--json").json["unserved"]
+
+
+def test_what_nobody_alive_takes_is_said(project, worker):
+    for args in (["send", "a"], ["send", "b"], ["add", "1", "--priority", "9"], ["add", "2"]):
+        project.run("enqueue", *args)
+    mail = {"queue": "mail", "tags": ["backend"], "waiting": 2}
+    text = "no live worker offers tags {backend} on queue mail"
+    assert unserved(project) == [
+        {"queue": "default", "tags": [], "waiting": 2, "text": "no live worker reads queue default"},
+        {**mail, "text": text},
+    ]
+    started = worker()
+    wait_until(lambda: unserved(project) == [{**mail, "text": text}], lambda: project.run("status").out)
+    for command in ("status", "queues"):
+        shown = project.run(command).out
+        assert f"! 2 waiting: {text}\n  start one: streamwork worker -Q mail --tags backend\n" in shown
+        assert "queue default" not in shown
+    lanes = {row["queue"]: row["lanes"] for row in project.run("queues", "--json").json}
+    assert [lane["is_served"] for lane in lanes["mail"]] == [False]
+    assert all(lane["is_served"] for lane in lanes["default"])
+    worker("--tags", "backend,gpu")
+    wait_until(lambda: unserved(project) == [], lambda: project.run("status").out)
+    assert "no live worker" not in project.run("queues").out
+    assert started.process.poll() is None
+
+
+def test_a_worker_that_died_serves_nobody(project, worker):
+    started = worker(settings={"liveness.ttl_s": 1})
+    project.run("enqueue", "nap", "60")
+    started.kill()
+    project.run("enqueue", "add", "1")
+    wait_until(lambda: [each["queue"] for each in unserved(project)] == ["default"], "its liveness to lapse")
+
+
+def test_a_lane_that_a_stranger_wrote_hides_no_other(driver, keys):
+    seed(driver, keys, body_of("t"))
+    driver.run(plain("HSET", keys.lanes, "foo", "1", b"\xff:", "1"))
+    assert [lane.lane for lane in ask(driver, queue_stats(keys)).lanes] == ["1:"]
+    driver.run(plain("HDEL", keys.lanes, "foo", b"\xff:"))
+
+
+@pytest.mark.parametrize("text", ["not json", "[]", '{"tags": 7}'])
+def test_a_consumer_in_an_unknown_form_is_believed_to_serve(driver, keys, text):
+    driver.run(plain("HSET", keys.consumers, "w1", text))
+    assert [each.text for each in ask(driver, unserved_of([(keys, "1:gpu")]))] == [
+        "no live worker offers tags {gpu} on queue default"
+    ]
+    driver.run(plain("SET", keys.alive("w1"), "1", "PX", 60_000))
+    assert ask(driver, unserved_of([(keys, "1:gpu")])) == []
+    driver.run(plain("UNLINK", keys.consumers))
 
 
 def test_a_namespace_is_enough_without_an_app(bare, driver, keys, redis_url, namespace):
@@ -174,3 +263,9 @@ def test_a_namespace_is_enough_without_an_app(bare, driver, keys, redis_url, nam
 def test_a_bad_eviction_policy_is_on_the_first_screen(project, server):
     url = server("--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru").url
     assert "! eviction policy is allkeys-lru" in project.run("status", "--url", url).out
+
+
+def test_the_first_line_of_status_is_one_line(project):
+    first, *_ = project.run("status", COLUMNS="60").out.splitlines()
+    assert " · up " in first
+    assert first.endswith("MiB")

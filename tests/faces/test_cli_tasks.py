@@ -43,7 +43,7 @@ def test_waiting(project):
     )  # fmt: skip
     text = project.run("tasks", "show", task_id).out
     assert text.startswith(f"tasks.add {task_id} waiting\n")
-    assert "args      (2, 3)" in text
+    assert "call      add(2, 3)" in text
 
 
 def test_running_and_where(project, worker):
@@ -181,3 +181,57 @@ def test_the_window_follows_the_time_in_the_id(driver, keys):
     slow = f"{now_ms - 60_000:012x}" + new_task_id()[12:]
     seed(driver, keys, body_of("t", task_id=slow))
     assert ask(driver, find_task([keys], slow)).state == State.WAITING
+
+
+@pytest.mark.parametrize("name", ["entry-0:-1-1", "entry-1:a,b-0-0", "00000000000070008000000000000000"])
+def test_a_time_before_all_time_is_no_trace(project, driver, keys, name):
+    seed(driver, keys, body_of("t"))
+    done = project.run("tasks", "show", name)
+    assert done.status == 1
+    assert f"no trace of task message {name}" in one_line(done.err)
+
+
+def test_that_nobody_would_take_it_is_said(project, worker):
+    task_id = enqueue(project, "send", "a@b.c")
+    assert shown(project, task_id)["is_served"] is False
+    text = project.run("tasks", "show", task_id).out
+    assert "! no live worker offers tags {backend} on queue mail\n" in text
+    assert "  start one: streamwork worker -Q mail --tags backend\n" in text
+    other = enqueue(project, "nap", "60")
+    worker("-Q", "default", settings={"worker.slots": 1})
+    until(project, other, "running")
+    assert shown(project, other)["is_served"] is None
+    last = enqueue(project, "add", "1")
+    assert shown(project, last)["is_served"] is True
+    assert "no live worker" not in project.run("tasks", "show", last).out
+
+
+def test_why_a_task_that_no_worker_knows_is_held(project, worker, namespace):
+    worker()
+    task_id = enqueue(project, "nobody.knows", "--name-only", "--namespace", namespace)
+    until(project, task_id, "scheduled")
+    assert "held      unknown task nobody.knows" in project.run("tasks", "show", task_id).out
+
+
+def test_at_80_columns_no_word_is_broken_and_each_run_is_one_line(project, worker):
+    project.write(
+        "tasks.py",
+        (project.folder / "tasks.py").read_text().replace("max_attempts=5, base=600", "max_attempts=3, base=0.01"),
+    )
+    project.write(
+        "tasks.py",
+        (project.folder / "tasks.py")
+        .read_text()
+        .replace('OSError("later")', 'OSError("the server at " + "mail.internal " * 12)'),
+    )
+    worker()
+    task_id = enqueue(project, "flaky")
+    until(project, task_id, "dead")
+    text = project.run("tasks", "show", task_id, COLUMNS="80").out
+    head, _, rest = text.partition("\n\n")
+    journal = rest.partition("\n\n")[0].splitlines()
+    assert max(map(len, [*head.splitlines(), *journal])) <= 80, text
+    assert task_id in head
+    assert "mail.inter\n" not in text
+    assert [line.split()[1:3] for line in journal[1:]] == [["retried", "1"], ["retried", "2"], ["dead", "3"]]
+    assert text.count("OSError: the server at") == 1, text  # in the traceback, and not told three times

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import subprocess
@@ -113,7 +114,8 @@ def test_json_errors_are_one_object_on_standard_output(capsys):
     text = capsys.readouterr()
     error = json.loads(text.out)["error"]
     assert error["code"] == "usage"
-    assert error["message"] in one_line(text.err)
+    assert "'abc' is not a task id" in error["message"]
+    assert text.err == ""  # said once
 
 
 @pytest.mark.parametrize(
@@ -170,3 +172,43 @@ def test_a_reader_that_has_seen_enough_is_no_error(project):
     wait_until(lambda: process.poll() is not None, "the end")
     assert err == ""
     assert process.returncode > 0
+
+
+@pytest.mark.parametrize(("args", "line"), [([], "  worker "), (["config"], "  show "), (["tasks"], "  show ")])
+def test_a_group_alone_shows_its_help_as_it_is(capsys, args, line):
+    assert main.run(args) == 2
+    text = capsys.readouterr()
+    assert text.out == ""
+    assert text.err.startswith("Usage: streamwork")
+    assert any(each.startswith(line) for each in text.err.splitlines())
+
+
+@pytest.mark.parametrize("args", [["status"], ["config", "show"], ["worker"], ["enqueue", "add"]], ids=" ".join)
+def test_a_current_folder_that_is_gone_is_one_line(capsys, monkeypatch, tmp_path, root_logging, args):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main.run(args) == 2
+    assert "the current folder is gone" in one_line(capsys.readouterr().err)
+
+
+def test_an_error_of_the_system_is_one_line(capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", "/x")
+
+    monkeypatch.setattr(cli, "main", full)
+    assert main.run(["status"]) == 1
+    assert one_line(capsys.readouterr().err) == "streamwork: [Errno 28] No space left on device: '/x'"
+    assert main.run(["status", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "os_error"
+
+
+@pytest.mark.parametrize(("group", "line"), [("tasks", "State, arguments, result"), ("config", "Each setting, its")])
+def test_the_help_of_a_group_is_whole_at_80_columns(capsys, monkeypatch, group, line):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main.run([group, "--help"]) == 0
+    text = capsys.readouterr().out
+    (shown,) = [each for each in text.splitlines() if each.startswith("  show  ")]
+    assert shown.startswith(f"  show  {line}")
+    assert not shown.endswith("...")

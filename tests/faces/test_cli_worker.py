@@ -13,7 +13,7 @@ from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
 from streamwork.store.keys import QueueKeys, queues
 from streamwork.store.sync_driver import SyncDriver
-from tests.faces.conftest import TASKS, log_lines
+from tests.faces.conftest import TASKS, log_lines, one_line
 from tests.helpers import body_of, seed, state_of, wait_until
 
 
@@ -174,6 +174,16 @@ def test_a_url_that_is_none_is_status_2(project):
     done = project.process("worker", "--url", "http://x")
     assert done.status == 2
     assert "'http://x' is not a Redis URL" in done.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("variable", "words"),
+    [("QUEUES", "worker.queues 'mail jobs' (set by"), ("TAGS", "worker.tags 'mail jobs' (set by")],
+)
+def test_a_name_that_cannot_be_one_is_status_2(project, variable, words):
+    done = project.process("worker", **{f"STREAMWORK_WORKER_{variable}": "mail jobs"})
+    assert done.status == 2
+    assert words in one_line(done.err)
 
 
 def test_an_app_without_tasks_has_no_work(bare, redis_url):

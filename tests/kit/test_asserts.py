@@ -9,10 +9,10 @@ from enum import Enum
 
 import pytest
 
-from streamwork import ArgumentError
+from streamwork import ArgumentError, Context
 from streamwork.errors import UseAsync
 from streamwork.store.commands import plain
-from streamwork.store.keys import QueueKeys
+from streamwork.store.keys import QueueKeys, queues
 from streamwork.testing import aassert_enqueued, aenqueued, assert_enqueued, enqueued, run_until_idle
 from tests.helpers import body_of, seed
 
@@ -84,6 +84,60 @@ def test_it_looks_where_the_option_sends(app, paint):
     assert_enqueued(elsewhere, (Colour.RED,))
     with pytest.raises(AssertionError):
         assert_enqueued(paint)
+
+
+def test_what_was_sent_to_another_queue_is_listed_too(app, paint, driver, namespace):
+    elsewhere = paint.options(queue="doors").enqueue(Colour.RED)
+    by_another = body_of(paint.name, "red")
+    seed(driver, QueueKeys(namespace, "roofs"), by_another)
+    driver.run(plain("SADD", queues(namespace), "roofs"))  # as another process announces it
+    assert [(one.queue, one.id) for one in enqueued(app)] == [("doors", elsewhere.id), ("roofs", by_another[0])]
+    driver.run(plain("DEL", queues(namespace)))
+    assert [one.queue for one in enqueued(app)] == ["doors"]  # this process remembers its own
+
+    @app.task
+    def inline_too() -> None: ...
+
+    with app.inline():
+        inline_too.options(queue="cellar").enqueue()
+        assert [one.queue for one in enqueued(app)] == ["cellar"]
+
+
+def test_a_lane_whose_stream_is_gone_holds_nothing(app, paint, driver, namespace):
+    paint.enqueue(Colour.RED)
+    driver.run(plain("DEL", QueueKeys(namespace, "walls").lane("1:")))
+    assert enqueued(app) == []
+    with pytest.raises(AssertionError, match="there waits: nothing"):
+        assert_enqueued(paint)
+
+
+@pytest.mark.parametrize("args", [5, "red", b"red", {1}])
+def test_arguments_that_are_no_tuple_are_told(paint, args):
+    with pytest.raises(ArgumentError, match="give a tuple, such as"):
+        assert_enqueued(paint, args)
+
+
+def test_what_is_no_task_or_no_names_is_told(paint):
+    with pytest.raises(ArgumentError, match="is not a task"):
+        assert_enqueued(paint.function)
+    with pytest.raises(ArgumentError, match="give a dict"):
+        assert_enqueued(paint, kwargs=[1])
+
+
+def test_an_argument_that_equals_its_default_may_be_left_out_on_either_side(app):
+    @app.task
+    def cut(
+        ctx: Context, length: int, width: int = 2, *rest: int, colour: Colour = Colour.RED, **more: int
+    ) -> None: ...
+
+    left_out, given = cut.enqueue(1), cut.enqueue(2, 2, colour=Colour.RED)
+    further = cut.enqueue(3, 2, 9, deep=4)
+    assert assert_enqueued(cut, (1, 2), {"colour": Colour.RED}).id == left_out.id
+    assert assert_enqueued(cut, (2,)).id == given.id
+    assert assert_enqueued(cut, (3, 2, 9), {"deep": 4, "colour": Colour.RED}).id == further.id
+    for args, kwargs in (((1, 3), {}), ((3,), {}), ((1,), {"more": 1})):
+        with pytest.raises(AssertionError):
+            assert_enqueued(cut, args, kwargs)
 
 
 def test_it_waits_for_what_another_thread_sends(app, paint):

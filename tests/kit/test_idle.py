@@ -10,6 +10,7 @@ import pytest
 
 from streamwork import Context, Retry, RetryLater, Skip, State, TaskFailed
 from streamwork.clock import SYSTEM_CLOCK
+from streamwork.store.commands import plain
 from streamwork.store.keys import QueueKeys
 from streamwork.testing import Drained, ManualClock, arun_until_idle, enqueued, run_until_idle
 from tests.helpers import body_of, seed, state_of
@@ -158,6 +159,38 @@ def test_a_lane_that_appears_on_the_way_is_served(app):
 
     root.enqueue()
     assert run_until_idle(app) == Drained(succeeded=2)
+
+
+def test_queues_that_only_options_name_are_drained_also_when_they_appear_on_the_way(app, driver, namespace):
+    @app.task
+    async def leaf(depth: int) -> None:
+        if depth:
+            await leaf.options(queue=f"deep-{depth}").aenqueue(depth - 1)
+
+    leaf.options(queue="elsewhere").enqueue(2)
+    assert run_until_idle(app) == Drained(succeeded=3)
+    for queue in ("elsewhere", "deep-2", "deep-1"):
+        assert state_of(driver, QueueKeys(namespace, queue)).backlog == 0
+
+
+def test_only_the_queues_that_the_settings_name_are_drained(app):
+    @app.task
+    async def leaf() -> None: ...
+
+    leaf.enqueue()
+    leaf.options(queue="elsewhere").enqueue()
+    assert run_until_idle(app, settings={"worker.queues": ["elsewhere"]}) == Drained(succeeded=1)
+    assert [one.queue for one in enqueued(app)] == ["default"]
+
+
+def test_a_lane_whose_stream_was_deleted_does_not_keep_it_waiting(app, driver, namespace):
+    @app.task
+    async def note() -> None: ...
+
+    note.enqueue()
+    driver.run(plain("DEL", QueueKeys(namespace, "default").lane("1:")))
+    note.options(priority=9).enqueue()
+    assert run_until_idle(app, within_s=10) == Drained(succeeded=1)
 
 
 def test_messages_for_other_apps_stay(app, driver, namespace):

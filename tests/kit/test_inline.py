@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import dataclasses
+import pickle
 import threading
 import time
 import uuid
@@ -29,6 +30,7 @@ from streamwork import (
 )
 from streamwork.context import current
 from streamwork.errors import UseAsync
+from streamwork.ids import new_task_id
 from streamwork.testing import aassert_enqueued, assert_enqueued, enqueued
 
 
@@ -298,6 +300,80 @@ def test_the_time_limit_of_async_bodies_holds(app):
         slow.enqueue().result()
 
 
+@pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError()], ids=repr)
+def test_what_ends_a_body_without_an_exception_is_an_outcome_as_in_a_worker(app, error):
+    @app.task
+    def leave() -> None:
+        raise error
+
+    @app.task
+    async def aleave() -> None:
+        raise error
+
+    async def main():
+        with app.inline() as inline:
+            for task in (leave, aleave):
+                handle = await task.aenqueue()
+                with pytest.raises(TaskFailed) as raised:
+                    await handle
+                assert type(error).__name__ in raised.value.type_name
+            assert [sent.state for sent in inline.sent] == [State.DEAD] * 2
+
+    asyncio.run(main())
+    with app.inline() as inline:
+        for task in (leave, aleave, leave, aleave):
+            assert task.enqueue().state() == State.DEAD
+        assert [(sent.runs, sent.state) for sent in inline.sent] == [(1, State.DEAD)] * 4
+
+
+def test_a_test_that_is_cancelled_is_not_taken_for_a_body_that_is(app):
+    begun = []
+
+    @app.task(retry=None)
+    async def hold() -> None:
+        begun.append(True)
+        await asyncio.sleep(30)
+
+    async def main():
+        with app.inline():
+            waiting = asyncio.create_task(hold.aenqueue())
+            while not begun:
+                await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+
+    asyncio.run(main())
+
+
+def test_no_limit_for_one_message_lifts_the_tasks(app):
+    @app.task(timeout=0.02, retry=None)
+    async def slow() -> str:
+        await asyncio.sleep(0.06)
+        return "ended"
+
+    with app.inline():
+        assert slow.options(timeout=None).enqueue().result() == "ended"
+        with pytest.raises(TaskFailed, match="TimeoutError"):
+            slow.options(timeout=None).options(timeout=0.02).enqueue().result()
+
+
+def test_waiting_on_a_loop_names_the_twin_of_what_was_called(app):
+    @app.task
+    def noop() -> None: ...
+
+    async def main():
+        with app.inline():
+            handle = await noop.aenqueue()
+            with pytest.raises(UseAsync, match=r"^wait\(\) would block this event loop: use await await_\(\)"):
+                handle.wait()
+            with pytest.raises(UseAsync, match=r"^result\(\) .* aresult\(\)"):
+                handle.result()
+            assert await handle.await_()
+
+    asyncio.run(main())
+
+
 def test_what_is_no_exception_reaches_the_test(app):
     @app.task
     def stop() -> None:
@@ -317,3 +393,40 @@ def test_what_was_sent_can_be_asserted_on(app):
         assert [found.task for found in enqueued(app)] == [note.name]
         with pytest.raises(AssertionError, match=r"note\('b'\) is not enqueued"):
             assert_enqueued(note, ("b",))
+
+
+def test_a_handle_comes_by_its_id_too(app):
+    @app.task
+    def double(number: int) -> int:
+        return 2 * number
+
+    with app.inline():
+        task_id = double.enqueue(4).id
+        assert double.handle(task_id).result() == app.handle(task_id).result() == 8
+        other = app.handle(new_task_id())
+        assert other.state() == State.UNKNOWN
+        with pytest.raises(ResultGone):
+            other.result()
+
+
+def test_a_handle_is_not_pickled_but_its_id_is(app):
+    @app.task
+    def double(number: int) -> int:
+        return 2 * number
+
+    with app.inline():
+        handle = double.enqueue(4)
+    with pytest.raises(TypeError, match=r"handle\.id .* task\.handle\(id\) or app\.handle\(id, queue\)"):
+        pickle.dumps(handle)
+
+
+def test_a_result_of_another_type_is_a_failure_as_in_a_worker(app):
+    @app.task
+    def double(number: int) -> int:
+        return str(2 * number)  # type: ignore[return-value]
+
+    with app.inline():
+        handle = double.enqueue(4)
+        assert handle.state() == State.DEAD
+        with pytest.raises(TaskFailed, match=r"ResultTypeError: result of .*double: expected int, got str"):
+            handle.result()

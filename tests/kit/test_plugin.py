@@ -8,12 +8,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
 from streamwork.config import redis_for_tests
+from streamwork.errors import EmbeddedError
+from streamwork.store.commands import plain
+from streamwork.store.endpoint import Endpoint
+from streamwork.store.sync_driver import SyncDriver
 from streamwork.testing import PrivateServer
 from tests.helpers import ROOT, wait_until
 
@@ -176,3 +181,25 @@ def test_a_private_server_can_be_stopped_and_brought_back():
         assert server.pid != first
     assert is_gone(server.pid or first)
     assert not folder.exists()
+
+
+def test_a_private_server_outlives_the_thread_that_made_it():
+    """The kernel ties a child to the thread that started it, not to the process."""
+    made, before = [], set(threading.enumerate())
+    maker = threading.Thread(target=lambda: made.append(PrivateServer(redis_for_tests()[1])))
+    maker.start()
+    maker.join()
+    (server,) = made
+    with server:
+        # The signal comes with the end of the kernel's thread, a moment after Python's.
+        wait_until(lambda: not Path(f"/proc/self/task/{maker.native_id}").exists(), "the thread is gone")
+        assert server._process.poll() is None
+        driver = SyncDriver(Endpoint(server.url), ())
+        assert driver.run(plain("PING")) == b"PONG"
+        driver.close()
+    wait_until(lambda: set(threading.enumerate()) <= before, "its own thread to end")
+
+
+def test_a_binary_that_cannot_be_started_is_told_from_any_thread():
+    with pytest.raises(EmbeddedError), PrivateServer("/nonexistent/redis-server"):
+        pass

@@ -129,3 +129,15 @@ def test_it_works_when_redis_is_full(own, own_keys):
     leave(own, own_keys)
     with full(own):
         assert len(adopt(own, own_keys)) == 2
+
+
+@pytest.mark.parametrize("broken", ["returned", "suspects", "settled"])
+def test_whatever_stands_under_the_other_keys_no_entry_is_taken_without_being_told(own, own_keys, broken):
+    held = deliver(own, own_keys, "w1", 3)
+    leave(own, own_keys)
+    own.run(plain("XDEL", own_keys.lane(LANE), held[0].entry))
+    own.run(plain("DEL", getattr(own_keys, broken)))
+    own.run(plain("SET", getattr(own_keys, broken), "foreign"))
+    rows = adopt(own, own_keys)
+    assert [row.entry for row in rows if row.fields] == [d.entry for d in held[1:]]
+    assert {row.suspicion for row in rows} == {None}

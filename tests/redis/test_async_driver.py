@@ -14,7 +14,7 @@ import warnings
 import pytest
 
 from streamwork.errors import StoreRejected
-from streamwork.store import scripts
+from streamwork.store import healing, scripts
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
@@ -150,7 +150,7 @@ def test_flushed_scripts_are_loaded_again_for_everyone_in_flight(redis_url, keys
         )
         assert await driver.run(plain("XLEN", keys.lane(LANE))) == 50
         await driver.run(plain("SCRIPT", "FLUSH"))
-        assert await driver.run_all([scripts.heal(keys, LANE, 1), plain("ECHO", "x")]) == ["there", b"x"]
+        assert await driver.run_all([healing.heal(keys, LANE, 1), plain("ECHO", "x")]) == ["there", b"x"]
         with pytest.raises(NoScript):
             await driver.run(plain("EVALSHA", "f" * 40, 0))
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from streamwork.errors import StoreError
-from streamwork.store import scripts
+from streamwork.store import healing, scripts
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
 from streamwork.store.scripts import ALL_SCRIPTS
@@ -34,7 +34,8 @@ def test_what_is_due_is_cancelled_here_and_now(driver, keys):
     assert (state.results[message[0]].state, state.counts) == ("cancelled", {"cancelled": 1})
     _, fields = driver.run(plain("XREVRANGE", keys.reply("me"), "+", "-", "COUNT", 1))[0]
     assert fields == [b"i", message[0].encode(), b"v", RECORD]
-    assert cancel(driver, keys, message[0]) == "ended"
+    assert cancel(driver, keys, message[0]) == "cancelled"  # as when the first answer was lost
+    assert (state_of(driver, keys).counts, state_of(driver, keys).cancelled) == ({"cancelled": 1}, {})
 
 
 @pytest.mark.parametrize("is_known", [True, False])
@@ -75,6 +76,20 @@ def test_a_mark_from_before_the_retry_goes_with_the_cancel_in_due(driver, keys):
     assert cancel(driver, keys, delivery.task_id, delivery.entry) == "cancelled"
     state = state_of(driver, keys)
     assert (state.cancelled, state.due, state.backlog) == ({}, {}, 0)
+
+
+def test_what_a_worker_cancelled_has_ended(driver, keys):
+    (delivery,) = deliver(driver, keys, "w1")
+    assert settle(driver, keys, delivery, "C")
+    assert cancel(driver, keys, delivery.task_id, delivery.entry) == "ended"
+
+
+def test_while_a_lost_group_is_restored_nobody_is_told_that_it_has_ended(driver, keys):
+    (delivery,) = deliver(driver, keys, "w1")
+    driver.run(plain("XGROUP", "DESTROY", keys.lane(LANE), "workers"))
+    driver.run(healing.heal(keys, LANE, 1))
+    assert cancel(driver, keys, delivery.task_id, delivery.entry) == "requested"
+    assert state_of(driver, keys).cancelled == {delivery.task_id: "me"}
 
 
 @pytest.mark.parametrize("op", "SKD")

@@ -18,7 +18,7 @@ from streamwork.store import scripts
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
-from streamwork.store.failures import NoGroup, NoScript, Unavailable, translated
+from streamwork.store.failures import NoGroup, NoScript, NotPermitted, Unavailable, translated
 from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.sync_driver import SyncDriver
 from tests.helpers import wait_until
@@ -97,7 +97,7 @@ def test_a_host_that_does_not_exist(kind):
 def test_a_wrong_or_missing_password(kind, login, own, proxy):
     own.run(plain("CONFIG", "SET", "requirepass", "right"))
     error = failure(kind, proxy.url.replace("//", f"//{login}"), plain("PING"))
-    assert type(error) is StoreRejected
+    assert type(error) is NotPermitted
     assert f"{proxy.where} refuses" in str(error)
     assert "check the user" in str(error)
     assert "wrong" not in str(error).replace("WRONGPASS", "")
@@ -113,7 +113,7 @@ def test_a_password_that_is_asked_for_later(kind, own, own_keys, proxy):
     url = proxy.url.replace("//", "//someone:word@")
     assert ask(kind, url, plain("PING")) == b"PONG"
     between()
-    assert type(failure(kind, url, plain("PING"))) is StoreRejected
+    assert type(failure(kind, url, plain("PING"))) is NotPermitted
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -123,6 +123,42 @@ def test_a_user_without_permission(kind, own, own_keys, proxy):
     assert type(error) is StoreRejected
     assert proxy.where in str(error)
     assert own.run(plain("EXISTS", own_keys.lane("1:"))) == 0 or own.run(plain("XLEN", own_keys.lane("1:"))) == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_right_that_is_taken_away_later_is_told_from_a_bad_request(kind, own, own_keys, proxy):
+    def between():
+        own.run(plain("ACL", "SETUSER", "someone", "-evalsha"))
+
+    own.run(plain("ACL", "SETUSER", "someone", "on", ">word", "~*", "+@all"))
+    url = proxy.url.replace("//", "//someone:word@")
+    error = failure(kind, url, plain("PING"), an_enqueue(own_keys), between=between)
+    assert type(error) is NotPermitted
+    assert isinstance(error, StoreRejected)
+    assert own.run(plain("EXISTS", own_keys.lane("1:"))) == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_script_that_is_flushed_as_soon_as_it_is_loaded_was_not_executed(kind, own, own_keys, monkeypatch):
+    class Flushing(SyncDriver):
+        def _send(self, commands):
+            flush(commands)
+            super()._send(commands)
+
+    class AsyncFlushing(AsyncDriver):
+        async def _send(self, commands):
+            flush(commands)
+            return await super()._send(commands)
+
+    def flush(commands):
+        if commands[0].script is not None:
+            own.run(plain("SCRIPT", "FLUSH"))
+
+    monkeypatch.setitem(globals(), "SyncDriver", Flushing)
+    monkeypatch.setitem(globals(), "AsyncDriver", AsyncFlushing)
+    error = failure(kind, own.endpoint.url, plain("PING"), an_enqueue(own_keys))
+    assert (type(error), error.maybe_executed) == (Unavailable, False)
+    assert "SCRIPT FLUSH" in str(error)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -332,11 +368,47 @@ def test_words_that_only_begin_alike_are_not_taken_for_them(text):
     assert type(translated(redis.ResponseError(text), "h:1")) is StoreRejected
 
 
-@pytest.mark.parametrize("url", ["http://h/0", "redis://h:port/0", "h:6379", "", "redis://:secret@h:x/0"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://h/0",
+        "redis://h:port/0",
+        "h:6379",
+        "",
+        "redis://:secret@h:x/0",
+        "redis://h/abc",
+        "redis://h/1/2",
+        "redis://h/-1",
+        "redis://h/0?password=secret&foo=bar",
+        "redis://u:sec?secret@h/x",
+        "unix://?db=0",
+        "rediss://h?ssl_cert_reqs=foo",
+    ],
+)
 def test_a_url_that_cannot_be_understood(url):
     with pytest.raises(ConfigError, match="is not a Redis URL") as caught:
         Endpoint(url)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "where"),
+    [
+        ("redis://h", "h:6379"),
+        ("redis://h/", "h:6379"),
+        ("redis://[::1]:7/3", "::1:7"),
+        ("rediss://u:p@h:1/3?ssl_cert_reqs=none", "h:1"),
+        ("redis://h?db=2&client_name=me&socket_timeout=3", "h:6379"),
+        ("unix://:pw@/tmp/s?db=0", "/tmp/s"),
+    ],
+)
+def test_a_url_that_can(url, where):
+    assert Endpoint(url).where == where
+
+
+def test_an_option_that_is_unknown_is_named():
+    with pytest.raises(ConfigError, match="unknown option 'foo'"):
+        Endpoint("redis://h/1?foo=bar")
 
 
 def test_the_password_is_never_shown():

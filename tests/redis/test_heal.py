@@ -1,4 +1,4 @@
-"""heal.lua: a lost group comes back where it left off, never behind what waits (rules 4, 8)."""
+"""heal.lua: a lost group is there again at once, for what comes, and what came before is noted (rules 4, 8)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import pytest
 from streamwork.store import scripts
 from streamwork.store.commands import plain
 from streamwork.store.failures import NoGroup
-from tests.redis.kit import LANE, deliver, put, read, settle
-
-
-def heal(driver, keys):
-    return driver.run(scripts.heal(keys, LANE, 1))
-
-
-def destroy(driver, keys):
-    assert driver.run(plain("XGROUP", "DESTROY", keys.lane(LANE), "workers")) == 1
+from tests.redis.kit import (
+    LANE,
+    deliver,
+    end,
+    full,
+    outgoing,
+    put,
+    read,
+    settle,
+    signals,
+)
+from tests.redis.lost import adopt, destroy, heal, maintain, note, restored
 
 
 def test_reading_without_a_group_says_so(driver, keys):
@@ -26,45 +29,64 @@ def test_reading_without_a_group_says_so(driver, keys):
 def test_a_group_that_is_there_is_left_alone(driver, keys):
     (held,) = deliver(driver, keys, "w1")
     assert heal(driver, keys) == "there"
+    assert note(driver, keys) is None
     assert settle(driver, keys, held)
 
 
-def test_what_was_settled_before_the_mark_does_not_run_again(driver, keys):
-    for delivery in deliver(driver, keys, "w1", 100):
+def test_what_comes_after_the_loss_is_read_at_once_and_what_came_before_is_noted(driver, keys):
+    put(driver, keys, 3)
+    last = driver.run(plain("XREVRANGE", keys.lane(LANE), "+", "-", "COUNT", 1))[0][0]
+    destroy(driver, keys)
+    assert heal(driver, keys) == "0"
+    mark, to, instant = note(driver, keys).split()
+    assert (mark, to) == (b"0", last)
+    assert int(instant) > 1_600_000_000_000_000
+    assert signals(driver, keys)[-1] == ("returned", LANE)
+    new = put(driver, keys, 2)
+    assert [d.task_id for d in read(driver, keys, "w1")] == [m.task_id for m in new]
+
+
+def test_a_lane_where_all_is_settled_needs_no_restoring(driver, keys):
+    for delivery in deliver(driver, keys, "w1", 5):
         assert settle(driver, keys, delivery)
-    driver.run(scripts.maintain(keys, LANE, "0", 1000))
-    waiting = put(driver, keys, 3)
+    maintain(driver, keys)
     destroy(driver, keys)
     heal(driver, keys)
-    assert [d.task_id for d in read(driver, keys, "w2")] == [m.task_id for m in waiting]
+    assert note(driver, keys) is None
+    assert read(driver, keys, "w2") == []
 
 
-def test_what_was_in_flight_runs_again(driver, keys):
+def test_where_the_note_cannot_be_kept_the_group_starts_at_the_mark(driver, keys):
     held = deliver(driver, keys, "w1", 3)
     assert settle(driver, keys, held[0])
-    driver.run(scripts.maintain(keys, LANE, "0", 1000))
+    maintain(driver, keys)
+    driver.run(plain("SET", keys.restoring, "foreign"))
     destroy(driver, keys)
     heal(driver, keys)
+    driver.run(plain("DEL", keys.restoring))
     assert [d.entry for d in read(driver, keys, "w2")] == [d.entry for d in held[1:]]
 
 
-def test_without_a_mark_it_starts_at_the_beginning(driver, keys):
-    waiting = put(driver, keys, 2)
-    destroy(driver, keys)
-    assert heal(driver, keys) == "0"
-    assert [d.task_id for d in read(driver, keys, "w1")] == [m.task_id for m in waiting]
-
-
-def test_after_the_stream_is_gone_an_old_mark_hides_nothing(driver, keys):
+def test_after_the_stream_is_gone_an_old_mark_hides_nothing(driver, keys, redis_url):
     (delivery,) = deliver(driver, keys, "w1")
     assert settle(driver, keys, delivery)
-    driver.run(scripts.maintain(keys, LANE, "0", 1000))
+    maintain(driver, keys)
     driver.run(plain("DEL", keys.lane(LANE)))
     assert heal(driver, keys) == "0"
     driver.run(plain("XADD", keys.lane(LANE), "5-1", "d", delivery.body))  # a clock that stepped back
     assert [d.entry for d in read(driver, keys, "w1")] == [b"5-1"]
-    driver.run(scripts.maintain(keys, LANE, "0", 1000))
+    maintain(driver, keys)
     assert driver.run(plain("HGET", keys.low, LANE)) == b"5-0"
+
+
+def test_a_mark_that_is_ahead_of_all_entries_hides_nothing(driver, keys, redis_url):
+    driver.run(plain("XGROUP", "CREATE", keys.lane(LANE), "workers", "0", "MKSTREAM"))
+    driver.run(plain("XADD", keys.lane(LANE), "5-1", "d", outgoing().body))
+    driver.run(plain("HSET", keys.low, LANE, "99-0"))
+    destroy(driver, keys)
+    heal(driver, keys)
+    restored(redis_url, keys)
+    assert [d.entry for d in adopt(driver, keys)] == [b"5-1"]
 
 
 def test_after_flushall_lane_and_group_are_there_again(own, own_keys):
@@ -72,14 +94,30 @@ def test_after_flushall_lane_and_group_are_there_again(own, own_keys):
     own.run(plain("FLUSHALL"))
     assert heal(own, own_keys) == "0"
     assert own.run(plain("HKEYS", own_keys.lanes)) == [LANE.encode()]
+    assert note(own, own_keys) is None
     put(own, own_keys)
     assert len(read(own, own_keys, "w1")) == 1
 
 
-def test_two_who_heal_at_once_do_no_harm(driver, keys):
+def test_a_full_redis_can_be_healed_and_drained(server, own, own_keys):
+    held = deliver(own, own_keys, "w1", 252)
+    # More than one step, and the first one only moves the note.
+    assert own.run(scripts.settle(own_keys, "w1", [end(own_keys, d) for d in held[:250]])) == []
+    destroy(own, own_keys)
+    with full(own):
+        heal(own, own_keys)
+        restored(server.url, own_keys)
+        again = adopt(own, own_keys)
+        assert [d.entry for d in again] == [d.entry for d in held[250:]]
+        assert all(settle(own, own_keys, d) for d in again)
+
+
+def test_two_who_heal_at_once_do_no_harm(driver, keys, redis_url):
     put(driver, keys, 2)
     destroy(driver, keys)
     assert heal(driver, keys) == "0"
-    first = read(driver, keys, "w1", count=1)
+    first = note(driver, keys)
     assert heal(driver, keys) == "there"
-    assert len(first + read(driver, keys, "w2")) == 2
+    assert note(driver, keys) == first
+    restored(redis_url, keys)
+    assert len(adopt(driver, keys)) == 2

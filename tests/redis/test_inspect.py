@@ -9,7 +9,7 @@ import pytest
 from streamwork.broker import inspect
 from streamwork.broker.steps import aask, ask
 from streamwork.model.state import State
-from streamwork.store import scripts
+from streamwork.store import healing, scripts
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
@@ -67,6 +67,8 @@ def test_after_flushall_or_a_lost_group_it_is_no_error(own, server, own_keys):
     (delivery,) = deliver(own, own_keys, "w1")
     own.run(plain("XGROUP", "DESTROY", own_keys.lane(LANE), "workers"))
     assert state(own, own_keys, delivery) == State.WAITING
+    own.run(healing.heal(own_keys, LANE, 1))
+    assert state(own, own_keys, delivery) == State.WAITING  # it is on its way back
     own.run(plain("FLUSHALL"))
     assert state(own, own_keys, delivery) == State.UNKNOWN
 

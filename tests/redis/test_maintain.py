@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 import pytest
 
-from streamwork.store import scripts
+from streamwork.config import load
+from streamwork.store import healing, scripts
+from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
+from streamwork.store.endpoint import Endpoint
+from streamwork.store.scripts import ALL_SCRIPTS
+from streamwork.worker.member import QueueFacts
+from streamwork.worker.upkeep import Maintainer
 from tests.helpers import state_of
-from tests.redis.kit import LANE, deliver, hand_over, owners, put, read, settle
+from tests.redis.kit import LANE, deliver, hand_over, journal, owners, put, read, settle, signals
 
 ALL = "99999999999999"
 
@@ -24,7 +31,7 @@ def exact_trim(driver):
 
 
 def maintain(driver, keys, oldest="0", most=10_000):
-    return driver.run(scripts.maintain(keys, LANE, oldest, most))
+    return driver.run(healing.maintain(keys, LANE, oldest, most, 7))
 
 
 def entries(driver, keys):
@@ -40,7 +47,7 @@ def test_settled_history_goes_up_to_the_last_delivered(driver, keys):
     held = deliver(driver, keys, "w1", 10)
     for delivery in held:
         assert settle(driver, keys, delivery)
-    trimmed, mark = maintain(driver, keys, ALL)
+    trimmed, mark, _ = maintain(driver, keys, ALL)
     assert trimmed == 9
     assert mark == low(driver, keys) == held[-1].entry
     assert entries(driver, keys) == [held[-1].entry]
@@ -135,11 +142,11 @@ def test_the_mark_is_just_below_the_oldest_pending(driver, keys):
     for entry in ("7-0", "7-5", "8-0"):
         driver.run(plain("XADD", keys.lane(LANE), entry, "d", put(driver, keys, lane="0:")[0].body))
     read(driver, keys, "w1")
-    assert maintain(driver, keys) == [0, b"6-18446744073709551615"]
+    assert maintain(driver, keys) == (0, b"6-18446744073709551615", b"7-0")
     driver.run(plain("XACK", keys.lane(LANE), "workers", "7-0"))
-    assert maintain(driver, keys) == [0, b"7-4"]
+    assert maintain(driver, keys) == (0, b"7-4", b"7-5")
     driver.run(plain("XACK", keys.lane(LANE), "workers", "7-5", "8-0"))
-    assert maintain(driver, keys) == [0, b"8-0"]
+    assert maintain(driver, keys) == (0, b"8-0", b"")
 
 
 @pytest.mark.usefixtures("exact_trim")
@@ -151,7 +158,7 @@ def test_the_mark_never_falls_and_a_group_behind_it_loses_nothing(driver, keys):
     assert low(driver, keys) == held[-1].entry
     driver.run(plain("XGROUP", "SETID", keys.lane(LANE), "workers", "0"))
     again = read(driver, keys, "w2", 3)
-    assert maintain(driver, keys, ALL) == [0, held[-1].entry]
+    assert maintain(driver, keys, ALL) == (0, held[-1].entry, b"")
     assert [row.entry for row in again] == entries(driver, keys)[:3]
 
 
@@ -160,12 +167,13 @@ def test_a_lane_without_the_group_is_not_trimmed(driver, keys):
     put(driver, keys, 5)
     driver.run(plain("XGROUP", "DESTROY", keys.lane(LANE), "workers"))
     driver.run(plain("XGROUP", "CREATE", keys.lane(LANE), "tap", "$"))
-    assert maintain(driver, keys, ALL) == [0, b""]
+    assert maintain(driver, keys, ALL)[:2] == (0, b"")
     assert driver.run(plain("XLEN", keys.lane(LANE))) == 5
 
 
 def test_a_lane_that_does_not_exist_is_no_error(driver, keys):
-    assert maintain(driver, keys, ALL) == [0, b""]
+    assert maintain(driver, keys, ALL) == (0, b"", b"")
+    assert driver.run(plain("EXISTS", keys.lanes)) == 0
 
 
 @pytest.mark.usefixtures("exact_trim")
@@ -199,3 +207,54 @@ def test_garbage_that_someone_added_by_hand_does_not_spoil_the_backlog_for_good(
     assert state_of(driver, keys).undelivered == -1
     maintain(driver, keys)
     assert (state_of(driver, keys).undelivered, len(owners(driver, keys))) == (0, 1)
+
+
+def test_a_lane_that_lost_its_place_in_the_list_is_put_back_and_announced(driver, keys):
+    put(driver, keys)
+    driver.run(plain("DEL", keys.lanes, keys.control))
+    maintain(driver, keys)
+    assert driver.run(plain("HGETALL", keys.lanes)) == [LANE.encode(), b"7"]
+    assert signals(driver, keys) == [("lane", LANE)]
+    maintain(driver, keys)
+    assert len(signals(driver, keys)) == 1
+
+
+def tick(url, keys, lanes, history_s=3600):
+    """Let a maintainer on duty tick once."""
+    config = load({"keep.history_s": history_s}, environ={}).config
+
+    async def main():
+        driver = AsyncDriver(Endpoint(url), ALL_SCRIPTS)
+        queue = QueueFacts(keys)
+        queue.lanes, queue.on_duty = lanes, True
+        await Maintainer(driver, config, queue).tick()
+        await driver.close()
+
+    asyncio.run(main())
+
+
+def test_the_maintainer_finds_lanes_that_only_the_counters_know(redis_url, driver, keys):
+    put(driver, keys)
+    driver.run(plain("DEL", keys.lanes))
+    driver.run(plain("HSET", keys.added, "foo", 1, b"\xff", 1, "3:", 1))
+    tick(redis_url, keys, [])
+    driver.run(plain("HDEL", keys.added, b"\xff"))
+    assert driver.run(plain("HKEYS", keys.lanes)) == [LANE.encode()]
+
+
+def test_the_journal_is_kept_from_the_first_entry_that_a_lost_group_would_be_restored_from(redis_url, driver, keys):
+    def record(at):
+        driver.run(plain("XADD", keys.journal, at, "j", journal(delivery, "S")))
+
+    driver.run(plain("CONFIG", "SET", "stream-node-max-entries", 1))
+    driver.run(plain("XGROUP", "CREATE", keys.lane(LANE), "workers", "0", "MKSTREAM"))
+    driver.run(plain("XADD", keys.lane(LANE), "1000000-0", "d", put(driver, keys, lane="0:")[0].body))
+    (delivery,) = read(driver, keys, "w1")
+    for at in ("5-0", "989999-0", "990000-0", "1000001-0"):
+        record(at)
+    tick(redis_url, keys, [LANE])
+    assert [row[0] for row in driver.run(plain("XRANGE", keys.journal, "-", "+"))] == [b"990000-0", b"1000001-0"]
+    assert settle(driver, keys, delivery)
+    tick(redis_url, keys, [LANE])
+    driver.run(plain("CONFIG", "SET", "stream-node-max-entries", 100))
+    assert driver.run(plain("XLEN", keys.journal)) == 1  # nothing is open: only retention counts

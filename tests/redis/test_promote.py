@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from streamwork.errors import StoreError
 from streamwork.store import scripts
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
@@ -13,6 +14,8 @@ from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.sync_driver import SyncDriver
 from tests.helpers import body_of, seed, state_of, wait_until
 from tests.redis.kit import LANE, bell, deliver, dump, full, read, settle, signals
+
+LAST_ID = "18446744073709551615-18446744073709551615"
 
 
 def promote(driver, keys, most=100, lanes=(LANE,)):
@@ -134,3 +137,46 @@ def test_retry_after_retry_keeps_one_live_record(driver, keys, rounds):
         flags = "m"
     assert settle(driver, keys, delivery, "Sm")
     assert state_of(driver, keys).backlog == 0
+
+
+def spoil(driver, keys, what):
+    """Put something else under a key, or fill a stream's last id."""
+    key = (
+        keys.bell(LANE)
+        if what == "bell"
+        else keys.lane(LANE)
+        if what == "lane's end"
+        else getattr(keys, what.split("'")[0])
+    )
+    if what.endswith("end"):
+        driver.run(plain("XADD", key, LAST_ID, "d", "x"))
+    else:
+        driver.run(plain("DEL", key))
+        driver.run(plain("SET", key, "foreign"))
+
+
+@pytest.mark.parametrize("broken", ["lanes", "control", "moved", "added", "bell", "lane's end", "control's end"])
+def test_a_message_is_never_half_way_whatever_stands_elsewhere(own, own_keys, broken):
+    keys = own_keys
+    task_id, body = body_of("tests.echo")
+    seed(own, keys, (task_id, body), lane=LANE, due_at_ms=1)
+    spoil(own, keys, broken)
+    for _ in range(2):
+        try:
+            promote(own, keys)
+        except StoreError as error:
+            assert "PROMOTE-TYPE" in str(error)  # noqa: PT017 - only one of them is an error
+            assert broken == "moved"
+    rows = own.run(plain("XRANGE", keys.lane(LANE), "-", "+"))
+    on_lane = sum(fields[-1] == body for _, fields in rows)
+    in_due = own.run(plain("ZSCORE", keys.due, task_id))
+    kept = own.run(plain("HEXISTS", keys.due_body, task_id))
+    stays = broken in {"moved", "lane's end"}
+    assert (on_lane, in_due, kept) == ((0, b"1", 1) if stays else (1, None, 0))
+
+
+def test_what_cannot_be_read_leaves_no_place_behind_that_nobody_would_free(driver, keys):
+    task_id, _ = body_of("tests.echo")
+    seed(driver, keys, (task_id, b"\xff\xfe"), lane=LANE, due_at_ms=1)
+    assert promote(driver, keys).moved == 1
+    assert state_of(driver, keys).moved == {}

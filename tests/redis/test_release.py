@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from streamwork.store import scripts
 from streamwork.store.commands import plain
 from tests.helpers import state_of
@@ -64,3 +66,13 @@ def test_it_works_when_redis_is_full(own, own_keys):
     with full(own):
         assert release(own, own_keys, *held) == 2
     assert state_of(own, own_keys).returned == {LANE}
+
+
+@pytest.mark.parametrize("broken", ["returned", "control", "bell"])
+def test_whatever_stands_under_the_keys_that_tell_of_it_they_are_given_back(own, own_keys, broken):
+    held = deliver(own, own_keys, "w1", 2)
+    key = own_keys.bell(LANE) if broken == "bell" else getattr(own_keys, broken)
+    own.run(plain("DEL", key))
+    own.run(plain("SET", key, "foreign"))
+    assert release(own, own_keys, *held) == 2
+    assert {owner for owner, _ in owners(own, own_keys).values()} == {"returned"}

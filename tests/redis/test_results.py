@@ -14,7 +14,7 @@ import pytest
 from streamwork.app import Streamwork
 from streamwork.broker import results as results_room
 from streamwork.broker.results import Results
-from streamwork.errors import ResultGone, ResultTimeout
+from streamwork.errors import ResultGone, ResultTimeout, StoreUnavailable
 from streamwork.store import scripts
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
@@ -159,13 +159,55 @@ def test_an_end_before_the_first_wait_of_the_process_is_found_also_without_a_key
     assert second.result(timeout=2) == 2
 
 
+def late(handle):
+    """Return what is said of a message that did not end in time; threads and loops say the same."""
+    with pytest.raises(ResultTimeout) as caught:
+        handle.result(timeout=0.01)
+
+    async def main():
+        with pytest.raises(ResultTimeout) as caught:
+            await handle.aresult(timeout=0.01)
+        await handle._waiting.aclose()
+        return str(caught.value)
+
+    assert asyncio.run(main()) == str(caught.value)
+    return str(caught.value).partition(" did not end within 0.01 s")[2]
+
+
+def test_what_is_late_is_told_where_it_is(waiting):
+    keys, driver = waiting.keys, waiting.driver
+    handle = waiting.echo.options(tags={"gpu"}).enqueue(1)
+    missing = "no live worker offers tags {gpu} on queue default: start one with streamwork worker --tags gpu"
+    assert late(handle) == f": it waits, and {missing}"
+    driver.run(plain("HSET", keys.consumers, "w1", '{"tags": ["gpu", "big"]}'))
+    driver.run(plain("SET", keys.alive("w1"), "1", "PX", 60_000))
+    assert late(handle) == ": it waits for a free slot"
+    driver.run(scripts.read_new([(keys.lane(handle.lane),)], "w1", 1, None))
+    assert late(handle) == ": it is running, and goes on"
+    driver.run(plain("ZADD", keys.due, 9_999_999_999_999, handle.id))
+    assert late(handle).startswith(": it is scheduled for later")
+
+
+def test_a_redis_that_is_away_does_not_hold_up_who_is_told_that_the_time_is_up(waiting):
+    handle = waiting.echo.enqueue(1)
+    assert handle.wait(0.01) is False
+    os.kill(waiting.server.pid, signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        assert waiting.app.connection.why_late(handle) == ""
+        assert time.monotonic() - begun < 5
+    finally:
+        os.kill(waiting.server.pid, signal.SIGCONT)
+    assert "it waits" in waiting.app.connection.why_late(handle)
+
+
 @pytest.mark.parametrize("timeout_s", [0, 0.05, 0.3])
 def test_a_timeout_is_honoured_and_leaves_no_waiter(waiting, timeout_s):
     handle = waiting.echo.enqueue(7)
     with pytest.raises(ResultTimeout):
         handle.result(timeout=0)  # the listener's start is not what is measured
     begun = time.monotonic()
-    with pytest.raises(ResultTimeout, match="did not end within"):
+    with pytest.raises(ResultTimeout, match=r"within 0\.\d+ s: it waits, and no live worker reads queue default: "):
         handle.result(timeout=timeout_s)
     assert timeout_s <= time.monotonic() - begun < timeout_s + 1
     assert waiting.results._waiters == {}
@@ -353,11 +395,25 @@ def test_closing_lets_who_waits_go_and_waiting_works_again_after_it(waiting):
     waiting.results.close()
     assert time.monotonic() - begun < 1.5
     for answer in answers:
-        with pytest.raises(ResultGone):
+        with pytest.raises(StoreUnavailable, match=r"closed while task message .* it goes on"):
             answer(5)
     waiting.finish()
     assert [handle.result(timeout=10) for handle in handles] == [0, 1, 2]
     assert len(listeners()) == 1
+
+
+def test_closing_lets_coroutines_that_wait_go_too(waiting):
+    handle = waiting.echo.enqueue(1)
+
+    async def main():
+        answer = asyncio.ensure_future(handle.aresult())
+        await asyncio.to_thread(is_waited_for, waiting)
+        await asyncio.to_thread(waiting.results.close)
+        with pytest.raises(StoreUnavailable, match=r"closed while task message .* it goes on"):
+            await asyncio.wait_for(answer, 5)
+        await waiting.app.aclose()
+
+    asyncio.run(main())
 
 
 def test_closing_while_redis_is_away_is_quick_and_final(waiting):
@@ -370,7 +426,7 @@ def test_closing_while_redis_is_away_is_quick_and_final(waiting):
     begun = time.monotonic()
     waiting.results.close()
     assert time.monotonic() - begun < 3
-    with pytest.raises(ResultGone):
+    with pytest.raises(StoreUnavailable, match=r"closed while task message .* it goes on"):
         answer(5)
     wait_until(lambda: not listeners(), "the listener to end")
     waiting.server.start()
@@ -387,7 +443,7 @@ def test_closing_while_redis_stands_still_leaves_no_second_listener(waiting, mon
     time.sleep(NEVER_S)  # whatever close does first, it does against a server that does not answer
     os.kill(waiting.server.pid, signal.SIGCONT)
     closing()
-    with pytest.raises(ResultGone):
+    with pytest.raises(StoreUnavailable, match=r"closed while task message .* it goes on"):
         answer(5)
     wait_until(lambda: not listeners(), "the listener to end")
 
@@ -464,3 +520,28 @@ def test_a_lost_loop_does_not_take_the_listener_with_it(waiting):
     waiting.finish()
     assert answer() == 2
     assert first.result(timeout=5) == 1
+
+
+def test_a_new_queue_and_the_end_are_not_left_waiting_for_the_listeners_read(waiting, monkeypatch):
+    monkeypatch.setattr(results_room, "LOOK_AGAIN_S", 60.0)
+    monkeypatch.setattr(results_room, "BLOCK_MS", 8_000)
+
+    @waiting.app.task(queue="other")
+    def elsewhere(value: int) -> int:
+        return value
+
+    unended = waiting.echo.enqueue(1)
+    first = later(unended.result, 20)
+    is_waited_for(waiting)
+    waiting.listener()
+    handle = elsewhere.enqueue(2)
+    second = later(handle.result, 20)
+    is_waited_for(waiting, 2)
+    begun = time.monotonic()
+    waiting.finish(keys=QueueKeys("own", "other"))
+    assert second() == 2
+    waiting.listener()
+    waiting.app.close()
+    assert time.monotonic() - begun < 4
+    with pytest.raises(StoreUnavailable):
+        first()

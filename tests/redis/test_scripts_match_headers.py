@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from streamwork.store import scripts
+from streamwork.store import healing, scripts
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
-from streamwork.store.keys import spec_of
+from streamwork.store.keys import queues, spec_of
 from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.sync_driver import SyncDriver
 from tests.helpers import body_of, seed
@@ -59,9 +59,10 @@ def examples(keys):
         "take": (scripts.take(keys, LANE, "w1", mode="dead", started=[b"1-1", b"1-2"]), 0, 2),
         "release": (scripts.release(keys, LANE, "w1", [(b"1-1", 1), (b"1-2", 1)]), 0, 4),
         "adopt": (scripts.adopt(keys, LANE, "w1", 5, [b"1-1"]), 0, 1),
-        "heal": (scripts.heal(keys, LANE, 1), 0, 0),
+        "heal": (healing.heal(keys, LANE, 1), 0, 0),
+        "restore": (healing.restore(keys, LANE, b"0 1-1 7", b"1-1", 5, [b"0-1", b"0-2"]), 0, 2),
         "drop_consumer": (scripts.drop_consumer(keys, LANE, "w1"), 0, 0),
-        "maintain": (scripts.maintain(keys, LANE, "0", 1), 0, 0),
+        "maintain": (healing.maintain(keys, LANE, "0", 1, 1), 0, 0),
         "cancel": (scripts.cancel(keys, "id", "me", b"", 1, "r", lane=LANE, entry="1-1"), 0, 0),
         "watch": (scripts.watch(keys, "r", 1), 0, 0),
     }
@@ -91,6 +92,15 @@ def test_every_key_sent_is_in_the_table_of_keys_and_in_one_slot(keys, script):
     sent = command.args[3 : 3 + command.args[2]]
     assert all(key.startswith(keys.tag + ":") for key in sent)
     assert [key for key in sent if spec_of(key) is None] == []
+
+
+def test_the_key_of_the_namespace_is_in_a_table_of_its_own(app, driver, namespace):
+    app.call("tests.echo", 1).enqueue()
+    key = queues(namespace)
+    spec = spec_of(key)
+    assert (spec.kind, spec.owner) == (driver.run(plain("TYPE", key)).decode(), "namespace")
+    assert spec_of("{ns:queue}:queues") is None
+    assert spec_of("{ns}:lanes") is None
 
 
 def test_scripts_have_names_of_their_own(driver):
@@ -175,8 +185,8 @@ def walk_a_life(driver, keys):
             == "requested"
         )
         assert driver.run(scripts.settle(keys, "w1", [end(keys, again, "Cm")])) == []
-        driver.run(scripts.maintain(keys, LANE, "1", 100))
-        driver.run(scripts.maintain(keys, HIGH, "99999999999999", 100))
+        driver.run(healing.maintain(keys, LANE, "1", 100, 1))
+        driver.run(healing.maintain(keys, HIGH, "99999999999999", 100, 1))
 
 
 def walk_faults(driver, keys):
@@ -208,8 +218,11 @@ def walk_faults(driver, keys):
     driver.run(scripts.promote(keys, [LANE], 10))
     put(driver, keys, lane="0:")
     driver.run(plain("XGROUP", "DESTROY", keys.lane(LANE), "workers"))
-    driver.run(scripts.heal(keys, LANE, 1))
+    driver.run(healing.heal(keys, LANE, 1))
+    note = driver.run(plain("HGET", keys.restoring, LANE))
+    while note:
+        note = driver.run(healing.restore(keys, LANE, note, note.split()[1], 5, [])).note
     driver.run(plain("DEL", keys.lane(LANE)))
     driver.run(scripts.settle(keys, "w3", [end(keys, held[2], op) for op in ("S", "R", "D!")]))
-    driver.run(scripts.heal(keys, LANE, 1))
+    driver.run(healing.heal(keys, LANE, 1))
     driver.run(scripts.watch(keys, "r", 1000))

@@ -14,6 +14,7 @@ from contextlib import nullcontext
 import pytest
 
 from streamwork.broker.async_sender import AsyncSender
+from streamwork.broker.resend import Patience
 from streamwork.broker.sync_sender import SyncSender
 from streamwork.config import ClientConfig
 from streamwork.errors import EnqueueUnknown, StoreFull, StoreRejected, StoreUnavailable, TooManyLanes
@@ -21,6 +22,7 @@ from streamwork.store import scripts
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
+from streamwork.store.failures import Unavailable
 from streamwork.store.keys import QueueKeys
 from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.sync_driver import SyncDriver
@@ -562,3 +564,53 @@ def test_closing_gives_the_connections_of_bulks_back(own, server, own_keys):
     bulk(sender, [(own_keys, [outgoing()])])
     sender.close()
     wait_until(lambda: len(own.run(plain("CLIENT", "LIST")).splitlines()) == before, "the connection to be gone")
+
+
+@pytest.mark.parametrize("refused", ["bound", "foreign"])
+def test_a_lane_that_is_refused_does_not_concern_those_who_travel_with_it(own, server, own_keys, refused):
+    lanes = [LANE, "1:a", "1:b"]
+    fine = [outgoing(lane, n) for n, lane in enumerate(lanes * 10)]
+    bad = [outgoing("1:bad", n) for n in range(2)]
+    if refused == "foreign":
+        own.run(plain("SET", own_keys.lane("1:bad"), "foreign"))
+
+    async def body(sender):
+        await sender.send(own_keys, outgoing("1:a"))
+        await sender.send(own_keys, outgoing("1:b"))
+        await sender.send(own_keys, outgoing(LANE))
+        mixed = [*fine[:5], bad[0], *fine[5:], bad[1]]
+        return await asyncio.gather(*(sender.send(own_keys, one) for one in mixed), return_exceptions=True)
+
+    answers = with_async_sender(server.url, body, max_lanes=3 if refused == "bound" else 64)
+    failed = [answer for answer in answers if isinstance(answer, Exception)]
+    assert [type(error) for error in failed] == [TooManyLanes if refused == "bound" else StoreRejected] * 2
+    for lane in lanes:
+        assert stored(own, own_keys, lane)[1:] == [one.task_id for one in fine if one.lane == lane]
+
+
+def test_a_full_redis_refuses_all_in_one_call(own, server, own_keys):
+    async def body(sender):
+        await sender.send(own_keys, outgoing())
+        before = calls_of(own, "evalsha")
+        with full(own):
+            answers = await asyncio.gather(
+                *(sender.send(own_keys, outgoing(f"1:{n}")) for n in range(20)), return_exceptions=True
+            )
+        return answers, calls_of(own, "evalsha") - before
+
+    answers, calls = with_async_sender(server.url, body)
+    assert ({type(answer) for answer in answers}, calls) == ({StoreFull}, 1)
+
+
+def test_what_may_have_arrived_is_tried_longer_than_what_surely_did_not():
+    assert (ClientConfig().send_timeout_s < ClientConfig().resend_s, ClientConfig().resend_s) == (True, 60.0)
+    config = ClientConfig(send_timeout_s=10.0, resend_s=60.0)
+    sent, unsent = Unavailable("lost", maybe_executed=True), Unavailable("away", maybe_executed=False)
+    assert Patience(config, 100.0).pause_s(unsent, 109.9, ["id"]) >= 0
+    with pytest.raises(Unavailable):
+        Patience(config, 100.0).pause_s(unsent, 110.0, ["id"])
+    patience = Patience(config, 100.0)
+    assert patience.pause_s(sent, 101.0, ["id"]) >= 0
+    assert patience.pause_s(unsent, 159.9, ["id"]) >= 0  # the first try may still have arrived
+    with pytest.raises(EnqueueUnknown):
+        patience.pause_s(unsent, 160.0, ["id"])

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from streamwork.errors import StoreError, StoreRejected, UseAsync
-from streamwork.store import scripts
+from streamwork.store import healing, scripts
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
 from streamwork.store.failures import NoGroup, NoScript, Unavailable
@@ -79,7 +79,7 @@ def test_scripts_are_loaded_once_per_server_not_per_call(own, own_keys, server):
 
 
 def test_a_flushed_script_is_loaded_and_run_once(driver, keys):
-    for way in (put, lambda *args: driver.run_all([scripts.heal(keys, LANE, 1), plain("PING")])):
+    for way in (put, lambda *args: driver.run_all([healing.heal(keys, LANE, 1), plain("PING")])):
         driver.run(plain("SCRIPT", "FLUSH"))
         way(driver, keys)
     driver.run(plain("SCRIPT", "FLUSH"))

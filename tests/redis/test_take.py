@@ -127,3 +127,26 @@ def test_it_works_when_redis_is_full(own, own_keys):
         assert take(own, own_keys) == 1
         (adopted,) = own.run(scripts.adopt(own_keys, LANE, "w2", 1))
     assert (adopted.entry, adopted.suspicion) == (delivery.entry, b"0,1,")
+
+
+@pytest.mark.parametrize("mode", ["reap", "dead"])
+@pytest.mark.parametrize("garbage", ["rubbish", "", "1", ",", "-1,2,x", "99999999999999999999,1,x"])
+def test_a_suspicion_that_is_not_ours_leaves_no_entry_with_the_dead(driver, keys, mode, garbage):
+    held = deliver(driver, keys, "w1", 3)
+    place = f"{LANE}/{held[1].entry.decode()}"
+    driver.run(plain("HSET", keys.suspects, place, garbage))
+    assert take(driver, keys, mode=mode, evidence="x", started=[d.entry for d in held]) == 3
+    assert {owner for owner, _ in owners(driver, keys).values()} == {"returned"}
+    assert state_of(driver, keys).suspects[place] == ("1,0,x" if mode == "dead" else "0,1,x")
+
+
+@pytest.mark.parametrize("broken", ["returned", "control", "suspects", "consumers", "bell"])
+def test_whatever_stands_under_the_other_keys_the_entries_of_the_dead_are_marked(own, own_keys, broken):
+    deliver(own, own_keys, "w1", 3)
+    key = own_keys.bell(LANE) if broken == "bell" else getattr(own_keys, broken)
+    own.run(plain("DEL", key))
+    own.run(plain("SET", key, "foreign"))
+    assert take(own, own_keys) == 3
+    assert {owner for owner, _ in owners(own, own_keys).values()} == {"returned"}
+    rows = own.run(scripts.adopt(own_keys, LANE, "w2", 10))
+    assert len(rows) == 3

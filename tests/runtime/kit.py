@@ -56,6 +56,7 @@ class Bench:
         """What the worker does when a delivery left its slot."""
         if run.slot >= 0:
             self.table.clear(run.slot)
+            self.numbers.append(run.slot)
         self.freed.append(run)
 
     def delivery(self, task, *args, attempt=None, options=NO_OPTIONS, reply_to=None, **kwargs):

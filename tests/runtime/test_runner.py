@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import msgspec
 import pytest
 
 from streamwork import Context, Reject, Retry, RetryLater, Skip
+from streamwork.model.judge import Again
 from streamwork.wire.codec import unpacker
 from streamwork.wire.message import Attempt, Options
+from streamwork.worker.drain import Hand
+from streamwork.worker.intake import Intake
 
 unpack = unpacker(object)
 AT_ONCE = Retry(max_attempts=3, base=0, jitter=False)
@@ -47,6 +53,32 @@ def test_the_past_comes_from_the_entry_and_adds_to_what_the_reclaim_said(bench, 
     assert bench.runner.decode(run)
     assert run.attempt == Attempt(attempt=2, crashes=2, lost=4)
     assert run.was_moved
+
+
+def test_only_what_may_die_for_the_last_time_runs_alone(bench, task):
+    process = bench.app.task(name="p", executor="process")(lambda: None)
+    table = [
+        (task, 1, True, False), (task, 1, False, False), (task, 2, True, True), (task, 2, False, True),
+        (process, 2, False, False), (process, 2, True, True), (process, 1, True, False),
+    ]  # fmt: skip
+    for kind, crashes, is_suspect, is_dangerous in table:
+        run = bench.delivery(kind)
+        run.attempt, run.is_suspect, run.task = Attempt(crashes=crashes), is_suspect, kind
+        assert bench.runner.is_dangerous(run) == is_dangerous, (kind, crashes, is_suspect)
+
+
+def test_what_has_ended_and_is_not_written_could_still_be_blamed(bench, task):
+    intake = Intake(Hand(), bench.table, 4, None)
+    intake.runner, intake.consumer = bench.runner, SimpleNamespace(poke=lambda: None)
+    intake.executors = SimpleNamespace(submit=lambda run: bench.runner.start(run, intake.rows.popleft()))
+    run = bench.delivery(task, 1)
+    intake.accept(run)
+    assert intake.blamable
+    bench.runner.finished(run, 1)
+    intake.freed(run)
+    assert intake.blamable
+    intake.settled(run, bench.settled[0][1], True)
+    assert not intake.blamable
 
 
 def test_an_unknown_task_waits_for_another_worker_longer_each_time(bench):
@@ -114,6 +146,8 @@ def test_the_messages_own_options_beat_the_tasks(bench, task):
     assert bench.runner.timeout_s(own) == 0.25
     bench.runner.ended(own, b"\x01")
     assert bench.settled[-1][1].rest[1] == 0
+    unlimited = bench.admitted(task, 1, options=Options(timeout_ms=0))
+    assert bench.runner.timeout_s(unlimited) is None
     theirs = bench.admitted(task, 1)
     bench.runner.ended(theirs, b"\x01")
     assert bench.settled[-1][1].rest[1] == 60_000
@@ -183,8 +217,8 @@ def test_a_result_without_a_stored_form_is_a_failure_that_is_not_retried(bench, 
 
 def test_success_goes_to_the_result_and_to_who_waits(bench, task):
     run = bench.admitted(task, 1, reply_to="client-1")
-    bench.runner.finished(run, {"a": [1, None]})
-    assert unpack(bench.end_of(run).value) == {"a": [1, None]}
+    bench.runner.finished(run, 7)
+    assert unpack(bench.end_of(run).value) == 7
     item = bench.settled[-1][1]
     assert item.reply_key.endswith(":reply:client-1")
     assert item.result_key.endswith(run.message.id)
@@ -208,3 +242,78 @@ def test_a_text_that_ends_the_process_when_asked_for_is_no_way_out(bench, task):
     run = bench.admitted(task, 1, attempt=Attempt(attempt=3))
     bench.runner.raised(run, Rude())
     assert bench.end_of(run).failure.message == "<its text cannot be had: SystemExit>"
+
+
+ID = "0198c0ffee007abc8def0123456789ab"
+
+
+@pytest.mark.parametrize(
+    ("body", "task", "reply"),
+    [
+        # What a sender once wrote for Retry(jitter=1), a newer version, and the least that has an id.
+        ([1, ID, "t", [], None, {"m": [3, 1, 2, 600, 1]}, "client"], "t", "client"),
+        ([99, ID, "t", {}, None, None, "client", "new"], "t", "client"),
+        ([1, ID, 7, []], "", None),
+        ([1, ID], "", None),
+    ],
+    ids=range(4),
+)
+def test_a_body_that_cannot_be_read_ends_under_its_id_where_that_can(bench, body, task, reply):
+    packed = msgspec.msgpack.encode(body)
+    for fields in ([b"d", packed], [b"d", packed, b"a", b"1,0,0,1,0"]):
+        run = bench.raw(fields)
+        assert not bench.runner.decode(run)
+        end = bench.end_of(run)
+        assert (end.state, end.letter.reason, end.letter.id, end.letter.task) == ("dead", "undecodable", ID, task)
+        assert end.letter.body == packed
+        item = bench.settled[-1][1]
+        assert item.result_key.endswith(f":result:{ID}")
+        assert item.reply_key == (reply and run.lane.queue.keys.reply(reply))
+
+
+@pytest.mark.parametrize("task_id", ["", "x" * 32, ID[:-1], ID.upper(), 5, None, ID + "\n"], ids=repr)
+def test_what_is_no_id_does_not_become_one(bench, task_id):
+    run = bench.raw([b"d", msgspec.msgpack.encode([1, task_id, "t", [], None, {"m": 1}])])
+    assert not bench.runner.decode(run)
+    assert bench.end_of(run).letter.id == "entry-1:-1-0"
+
+
+def test_an_end_that_cannot_be_written_down_is_a_dead_letter_that_says_why(bench, task, caplog):
+    run = bench.admitted(task, 1)
+    bench.runner.settle_verdict(run, Again("soon", "ValueError", "x"))
+    end = bench.end_of(run)
+    assert (end.letter.reason, end.failure.type_name) == ("failed", "TypeError")
+    assert "an end could not be written down" in caplog.text
+
+
+def test_the_log_of_a_death_has_the_traceback_and_that_of_a_retry_is_one_line(bench, task, caplog):
+    caplog.set_level("INFO")
+    for attempt in (1, 3):
+        run = bench.admitted(task, 1, attempt=Attempt(attempt=attempt))
+        try:
+            raise ValueError("no good")
+        except ValueError as error:
+            bench.runner.raised(run, error)
+    again, dead = caplog.records
+    assert (again.levelname, dead.levelname, dead.message) == ("INFO", "ERROR", "task is dead")
+    assert not hasattr(again, "traceback")
+    assert dead.traceback.startswith("Traceback (most recent call last):")
+    assert 'raise ValueError("no good")' in dead.traceback
+
+
+def test_a_result_of_another_type_is_a_failure_and_not_tried_again(bench, task):
+    run = bench.admitted(task, 1)
+    bench.runner.finished(run, "one")
+    end = bench.end_of(run)
+    assert (end.letter.reason, end.failure.type_name) == ("failed", "streamwork.errors.ResultTypeError")
+    assert end.failure.message.startswith("result of t: expected int, got str")
+
+
+def test_a_result_whose_packing_ends_the_process_is_a_failure(bench, task, monkeypatch):
+    def leave(value):
+        raise SystemExit(3)
+
+    run = bench.admitted(task, 1)
+    monkeypatch.setattr(task.signature, "encode_result", leave)
+    bench.runner.finished(run, 1)
+    assert bench.end_of(run).failure.type_name == "SystemExit"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,9 +13,12 @@ from streamwork.config import load
 from streamwork.store import scripts
 from streamwork.store.commands import plain
 from streamwork.worker.control import Control
+from streamwork.worker.homes import Address
 from streamwork.worker.keeper import Keeper
 from streamwork.worker.liveness import Beat, Reaper
 from streamwork.worker.member import QueueFacts
+from streamwork.worker.registrar import Registrar
+from streamwork.worker.slot_table import SlotTable
 from streamwork.worker.upkeep import Maintainer, Promoter
 from tests.helpers import await_until, body_of, seed
 from tests.redis.kit import bell, owners, read, settle, signals
@@ -70,6 +74,52 @@ def test_a_beat_renews_everyone_and_tells_them(driver, keys, queue, ticking):
     ticking(main)
     assert [driver.run(plain("PTTL", keys.alive(name))) > TTL_MS / 2 for name in members] == [True, True]
     assert [member.told for member in members.values()] == [["beaten"], ["beaten"]]
+
+
+def test_a_member_that_cannot_hear_makes_nobody_else_deaf(driver, keys, queue, ticking):
+    class Deaf(FakeMember):
+        def beaten(self, at_ms):
+            raise TypeError("closed")
+
+    members = {"a": Deaf("a"), "b": FakeMember("b")}
+    for name in members:
+        alive(driver, keys, name, 50)
+    ticking(lambda own: Beat(own, CONFIG, [queue], members).tick())
+    assert members["b"].told == ["beaten"]
+
+
+def test_a_table_that_was_closed_takes_a_late_beat_for_nothing():
+    table = SlotTable(1)
+    table.close()
+    table.beat_at_ms = 5
+    assert (table.beat_at_ms, table.started()) == (0, [])
+
+
+def test_a_process_that_dies_while_it_is_registered_is_taken_off_the_list(driver, keys, connected):
+    class Dying(FakeMember):
+        is_dead = is_leaving = False
+
+        def registration(self):
+            self.is_dead = True
+            return b"{}"
+
+    async def main():
+        async with keeping(keys, connected) as keeper:
+
+            async def hand_over(member, mode, evidence, started):
+                await keeper.remove(member, mode=mode, evidence=evidence, started=started)
+
+            async def of(address):
+                return SimpleNamespace(keeper=keeper, hand_over=hand_over)
+
+            registrar = Registrar(SimpleNamespace(of=of), lambda work: None, burst=False)
+            dying = Dying("dying")
+            await registrar.register(dying, Address(keys.namespace, (keys.queue,), CONFIG), lambda: False)
+            assert keeper.members == {}
+            assert driver.run(plain("HKEYS", keys.consumers)) == []
+            assert not driver.run(plain("EXISTS", keys.alive("dying")))
+
+    asyncio.run(main())
 
 
 def test_a_lapsed_member_is_revived_and_one_that_was_taken_is_fenced_and_let_go(driver, keys, queue, ticking):

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from streamwork.errors import StoreRejected, StoreUnavailable
+from streamwork.spool import Spooled
 from streamwork.store import scripts
 from streamwork.store.commands import plain
 from streamwork.wire.message import decode_failure
@@ -222,3 +223,55 @@ def test_what_is_taken_for_the_spool_is_not_sent(driver, keys, look, settling):
 
     settling(main)
     assert driver.run(plain("XLEN", keys.journal)) == 0
+
+
+@pytest.mark.parametrize(("server", "is_same"), [("another run id", False), ("", True)], ids=["another", "the same"])
+def test_what_an_earlier_process_left_is_settled_carefully_on_another_server(
+    driver, keys, look, settling, server, is_same
+):
+    held, other = deliver(driver, keys, "c", 2)
+    foreign = end(keys, held._replace(task_id=other.task_id))  # there the entry is another message's
+
+    async def main(settler, add, told, own):
+        item = Spooled("default", "c", server or own.run_id, foreign)
+        assert await settler.settle_spooled(keys.namespace, [item]) == []
+
+    settling(main)
+    assert look().in_flight == (1 if is_same else 2)
+
+
+def test_one_spooled_outcome_that_is_refused_does_not_keep_the_others(driver, keys, look, settling):
+    held = deliver(driver, keys, "c", 3)
+    items = [end(keys, delivery, keep_ms="nonsense" if n == 1 else 60_000) for n, delivery in enumerate(held)]
+
+    async def main(settler, add, told, own):
+        outcomes = [Spooled("default", "c", own.run_id, item) for item in items]
+        (refused,) = await settler.settle_spooled(keys.namespace, outcomes)
+        assert "SETTLE-NUMBER" in str(refused)
+
+    settling(main)
+    assert (look().counts, look().in_flight) == ({"succeeded": 2}, 1)
+
+
+def test_a_settler_that_was_cancelled_goes_on_where_it_was(driver, keys, look, connected):
+    held = deliver(driver, keys, "c", 3)
+
+    async def main():
+        own, told = connected(), []
+        await own.connect()
+        settler = Settler(Failing(own, *[StoreUnavailable("away")] * 3), lambda run, item, ok: told.append(ok))
+        lane = LaneSide(QueueSide(keys, 0), "1:")
+        loop = asyncio.create_task(settler.run())
+        for delivery in held:
+            settler.add(Run(lane, delivery.entry, [], "c", own.run_id), end(keys, delivery))
+        await await_until(lambda: settler._sending, "they are on their way")
+        loop.cancel()
+        await asyncio.wait({loop})
+        assert settler.unsent == 3
+        settler.close()
+        await asyncio.wait_for(settler.run(), 10)
+        await own.close()
+        assert (told, settler.unsent, settler.unsent_bytes) == ([True] * 3, 0, 0)
+
+    asyncio.run(main())
+    assert look().counts == {"succeeded": 3}

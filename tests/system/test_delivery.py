@@ -167,13 +167,13 @@ def test_nothing_in_a_worker_process_grows_from_batch_to_batch(app, send):
         inner = worker.worker
         await await_until(lambda: inner.is_idle and not inner._hand.held, "idle")
         results = app.connection.results
-        driver = app.connection.async_driver
+        driver = app.connection._loop_side()[0]
         return {
             "held": len(inner._hand.held), "unsent": inner.settler.unsent, "bytes": inner.settler.unsent_bytes,
             "interrupts": len(inner._interrupts), "suspects": len(inner.consumer.reclaimer.suspects),
             "cancelled": sum(len(queue.cancelled) for queue in inner._queues), "waiters": len(results._waiters),
             "contexts": len(contexts._by_task), "waiting": len(inner.driver._waiting) + len(driver._waiting),
-            "free numbers": len(inner.executors._numbers),
+            "free rows": len(inner._intake.rows),
         }  # fmt: skip
 
     async def main():
@@ -185,7 +185,7 @@ def test_nothing_in_a_worker_process_grows_from_batch_to_batch(app, send):
             for n in (1, 2):
                 await batch(n)
             assert await sizes(worker) == first
-            assert first["free numbers"] == 20
+            assert first["free rows"] == 80
             # Slots are made up to the bound and stay.
             assert len(asyncio.all_tasks()) <= tasks + 20
             assert len(app.connection.results._recent) <= 1_000

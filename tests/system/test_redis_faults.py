@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -220,3 +221,52 @@ def test_a_caller_that_waits_hears_its_result_after_the_restart(start, send, ser
     server.start()
     assert handle.result(timeout=15) == (1, 0)
     assert len(notes.runs()) == 1
+
+
+def embedded_family(folder):
+    """Pids of guardian and server of the embedded Redis of a folder: their working directory is in there."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and str((entry / "cwd").readlink()).startswith(str(folder / ".streamwork")):
+                found["server" if "redis" in (entry / "comm").read_text() else "guardian"] = int(entry.name)
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture
+def embedded(start, app, notes, tmp_path):
+    """A worker without a URL; the test's app uses the same embedded server."""
+    socket_ = tmp_path / ".streamwork" / "socket"
+    worker = start(redis_url="", environ={"TMPDIR": "/tmp"})
+    wait_until(socket_.exists, "the embedded server")
+    app.configure({"url": f"unix://{socket_.read_text().strip()}?db=0"})
+    yield worker
+    worker.kill()
+    app.close()
+    wait_until(lambda: not embedded_family(tmp_path), "the embedded server ends with its last user", 15)
+
+
+def test_a_worker_starts_its_embedded_redis_again_after_a_kill_of_the_guardian(embedded, send, tmp_path):
+    assert send(faults.nothing, 1).result(timeout=10) == 1
+    before = embedded_family(tmp_path)
+    os.kill(before["guardian"], signal.SIGKILL)
+    wait_until(lambda: before["server"] not in embedded_family(tmp_path).values(), "the server ends with its guardian")
+    wait_until(lambda: len(embedded_family(tmp_path)) == 2, "both are there again", 20)
+    assert send(faults.nothing, 2).result(timeout=20) == 2
+
+
+def test_sigterm_to_every_process_lets_work_end_on_the_embedded_redis(embedded, send, notes, tmp_path):
+    handle = send(faults.hold, notes.path, "x")
+    notes.until(1)
+    everyone = [*embedded_family(tmp_path).values(), *embedded.children, embedded.pid]
+    for pid in everyone:
+        os.kill(pid, signal.SIGTERM)
+    embedded.until("draining")
+    notes.go()
+    assert embedded.wait() == 0
+    assert "spooled" not in embedded.text()
+    assert list((tmp_path / ".streamwork").glob("spool/*")) == []
+    wait_until(lambda: not embedded_family(tmp_path), "the server ends with its last user", 15)
+    assert handle.id

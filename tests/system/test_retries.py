@@ -7,17 +7,19 @@ import threading
 import warnings
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
-from streamwork import Context, Reject, ResultGone, Retry, RetryLater, Skip, TaskFailed, waiting
+from streamwork import Context, Handle, Reject, ResultGone, Retry, RetryLater, Skip, TaskFailed, waiting
 from streamwork.config import redis_for_tests
+from streamwork.model.span import MOST_S
 from streamwork.model.state import State
 from streamwork.store.commands import plain
 from streamwork.testing.server import PrivateServer
 from streamwork.wire.message import decode_message
 from streamwork.worker.embedded import EmbeddedWorker
 from tests.apps import life
-from tests.helpers import await_until, seed
+from tests.helpers import await_until, body_of, seed
 
 AT_ONCE = Retry(max_attempts=3, base=0, jitter=False)
 
@@ -217,7 +219,7 @@ def test_whatever_a_body_raises_the_caller_hears_of_it_and_the_worker_goes_on(st
     assert told == ODD
     assert send(life.pid).result(timeout=10) == child
     assert len(look().dead) == len(ODD)
-    assert "Traceback" not in worker.text()
+    assert "\nTraceback" not in worker.text()  # those of the tasks stand indented below the line of their death
 
 
 def test_results_without_a_stored_form_fail_and_the_worker_goes_on(start, send):
@@ -227,7 +229,7 @@ def test_results_without_a_stored_form_fail_and_the_worker_goes_on(start, send):
         with pytest.raises(TaskFailed, match=r"result of tests.apps.life.give"):
             handle.result(timeout=20)
     assert [send(task, "small").result(timeout=20) for task in (life.give, life.give_in_process)] == ["x", "x"]
-    assert "Traceback" not in worker.text()
+    assert "\nTraceback" not in worker.text()  # those of the tasks stand indented below the line of their death
 
 
 def test_a_large_result_arrives_and_one_that_redis_refuses_is_a_dead_letter(start, app, keys):
@@ -453,7 +455,7 @@ def test_states_follow_a_message_and_cancel_ends_it_where_it_waits(app, look, se
         assert await first.acancel() == "cancelled"
         with pytest.raises(TaskFailed, match="cancelled before it ran"):
             await first.aresult(timeout=10)
-        assert (await first.astate(), await first.acancel()) == (State.CANCELLED, "ended")
+        assert (await first.astate(), await first.acancel()) == (State.CANCELLED, "cancelled")
 
     serving(main, slots=1)
     state = look()
@@ -487,3 +489,110 @@ def test_a_message_that_was_cancelled_while_nobody_listened_does_not_run(app, lo
     ]
     assert handles[0].cancel() == "ended"
     assert look().cancelled == {}
+
+
+class Picky(type):
+    """Exception types that ask before anything is compared with them."""
+
+    def __instancecheck__(cls, instance):
+        raise TypeError("compares with nothing")
+
+
+class Odd(Exception, metaclass=Picky):
+    pass
+
+
+class Mute:
+    """What cannot be shown."""
+
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+def test_policies_and_reasons_that_break_do_not_make_a_worker_deaf(app, look, serving):
+    @app.task(retry=Retry(max_attempts=2, base=0, on=(Odd,)))
+    async def asked_of_odd_types() -> None:
+        raise ValueError("boom")
+
+    @app.task(retry=Retry(max_attempts=2, base=0, on=(Odd,)))
+    def asked_in_a_thread() -> None:
+        raise ValueError("boom")
+
+    @app.task
+    def rejects() -> None:
+        raise Reject(Mute())
+
+    @app.task
+    async def fine() -> str:
+        return "fine"
+
+    async def main(embedded):
+        handles = [await task.aenqueue() for task in (asked_of_odd_types, asked_in_a_thread, rejects) for _ in range(3)]
+        for handle in handles:
+            with pytest.raises(TaskFailed, match=r"boom \(and its retry policy: compares|its text cannot be had"):
+                await handle.aresult(10)
+        assert await (await fine.aenqueue()).aresult(10) == "fine"
+
+    serving(main, slots=2)
+    state = look()
+    assert (state.in_flight, len(state.dead)) == (0, 9)
+
+
+def test_options_that_lift_or_chain_reach_the_worker(app, serving):
+    runs = []
+
+    @app.task(timeout=0.05, retry=AT_ONCE)
+    async def slow(seconds: float) -> str:
+        runs.append(seconds)
+        await asyncio.sleep(seconds)
+        return "ended"
+
+    async def main(embedded):
+        assert await (await slow.options(timeout=None).options(priority=9).aenqueue(0.2)) == "ended"
+        once = slow.options(retry=None).options(keep=60)
+        with pytest.raises(TaskFailed, match=r"not ended within 0\.05 s"):
+            await (await once.aenqueue(0.3))
+
+    serving(main)
+    assert runs == [0.2, 0.3]
+
+
+def test_who_waits_for_a_message_that_cannot_be_read_is_told(app, serving, driver, keys):
+    @app.task
+    async def noop() -> None: ...
+
+    async def main(embedded):
+        handle = await noop.options(priority=4).aenqueue()  # the lane and the reply stream are there
+        await handle
+        client_id = app.connection.results.client_id
+        task_id, _ = body_of(noop.name)
+        # What a sender of an older day wrote for Retry(jitter=1).
+        body = msgspec.msgpack.encode([1, task_id, noop.name, [], None, {"m": [3, 1, 2, 600, 1]}, client_id])
+        entry = await asyncio.to_thread(driver.run, plain("XADD", keys.lane(handle.lane), "*", "d", body))
+        odd = Handle(app.connection, task_id, "default", handle.lane, entry.decode(), lambda _: None)
+        with pytest.raises(TaskFailed, match="not a task message"):
+            await odd.aresult(10)
+        assert await odd.astate() == State.DEAD
+
+    serving(main)
+
+
+def test_the_longest_span_that_is_accepted_is_one_that_everybody_can_wait(app, serving):
+    @app.task(timeout=MOST_S, keep=MOST_S)
+    async def noop() -> str:
+        return "done"
+
+    @app.task(retry=Retry(base=MOST_S, max_delay=MOST_S, factor=1, jitter=False))
+    def fail() -> None:
+        raise ValueError
+
+    async def main(embedded):
+        handle = await noop.aenqueue()
+        assert await handle.aresult(MOST_S) == "done"
+        assert await asyncio.to_thread(handle.result, MOST_S) == "done"
+        later = await fail.options(timeout=MOST_S).aenqueue()
+        await await_until(lambda: embedded.worker.ended == 2, "it waits for its second run")
+        assert await later.astate() == State.SCHEDULED
+        assert await later.acancel() == "cancelled"
+
+    serving(main)

@@ -142,6 +142,62 @@ def test_a_body_that_holds_the_loop_is_killed_after_the_second_signal_and_not_bl
     assert (look().returned, look().suspects, look().consumers) == ({"1:"}, {}, set())
 
 
+def deaf(how, work, send, notes, tmp_path):
+    """Start a worker whose process cannot hear that it is to end."""
+    if how == "import":
+        (tmp_path / "hanging.py").write_text("open('hangs', 'w').close(); import time; time.sleep(600)")
+        worker = work(app="hanging:app", ready=False)
+        wait_until((tmp_path / "hangs").exists, "it is imported", 20)
+        return worker
+    if how == "lifespan":
+        (tmp_path / "lifespan.linger").touch()
+    worker = work()
+    if how == "body":
+        send(life.hold_the_loop, notes.path, "x")
+        notes.until(1)
+    if how == "stopped":
+        send(life.hold, notes.path, "x")
+        notes.until(1)
+        os.kill(worker.children[0], signal.SIGSTOP)
+    return worker
+
+
+@pytest.mark.parametrize("how", ["body", "stopped", "lifespan", "import"])
+def test_one_sigterm_ends_what_cannot_hear_it_and_nobody_is_blamed(start, send, notes, look, tmp_path, how):
+    def work(app="tests.apps.life:app", **options):
+        return start(app, drain_timeout_s=0.3, hung_after_s=1.0, **options)
+
+    worker = deaf(how, work, send, notes, tmp_path)
+    worker.signal()
+    assert worker.wait(15) == 0, worker.text()
+    assert "it did not stop when told to" in worker.text()
+    assert (look().suspects, look().consumers) == ({}, set())
+    assert look().returned == ({"1:"} if how in {"body", "stopped"} else set())
+    assert family(worker) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT], ids=lambda number: number.name)
+def test_sighup_and_sigquit_to_all_drain_too(work, send, notes, number):
+    worker = work()
+    running = send(life.hold, notes.path, "running")
+    notes.until(1)
+    os.killpg(worker.pid, number)  # as a terminal does
+    worker.until("draining")
+    notes.go()
+    assert (worker.wait(), running.result(timeout=1)) == (0, (1, 0))
+
+
+def test_nohup_is_respected(start, send, monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        worker = start("tests.apps.life:app")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    worker.signal(signal.SIGHUP)
+    assert send(life.pid).result(timeout=10) in worker.children
+    assert worker.process.poll() is None
+
+
 def test_a_lifespan_that_hangs_at_the_start_can_be_ended(work, tmp_path, look):
     (tmp_path / "lifespan.hang").touch()
     worker = work(ready=False)
@@ -224,6 +280,20 @@ def test_sigterm_waits_for_the_hand_over_of_a_process_that_has_just_died(start, 
     state = state_of(own, QueueKeys(namespace, "default"))
     own.close()
     assert (state.returned, state.consumers, len(state.suspects)) == ({"1:"}, set(), 1)
+
+
+def test_a_redis_that_hangs_does_not_hold_the_end_up_at_the_hand_over(start, server, namespace, notes, app):
+    # Each command would wait for 10 s.
+    app.configure({"url": server.url})
+    worker = start("tests.apps.life:app", redis_url=server.url, ttl_s=60)
+    app.task(name=life.hold.name)(life.hold.function).enqueue(notes.path, "x")
+    notes.until(1)
+    os.kill(server.pid, signal.SIGSTOP)
+    os.kill(worker.children[0], signal.SIGKILL)
+    worker.until("worker process died")
+    worker.signal()
+    assert worker.wait(8) == 0
+    assert "could not hand over" in worker.text()
 
 
 def spool_files(folder):

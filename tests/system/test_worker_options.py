@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -12,7 +15,7 @@ from streamwork.config import redis_for_tests
 from streamwork.store.commands import plain
 from streamwork.testing.server import PrivateServer
 from tests.apps import life
-from tests.helpers import wait_until
+from tests.helpers import ROOT, wait_until
 from tests.system.kit import is_gone, successes
 
 
@@ -83,6 +86,69 @@ def test_max_memory_replaces_the_process_and_what_runs_in_it_ends(work, send, lo
     assert "worker process died" not in worker.text()
 
 
+@pytest.mark.parametrize("limit", ["--max-tasks", "--max-memory"])
+def test_what_runs_in_a_replaced_process_ends_in_its_own_time_and_holds_nobody_up(work, send, notes, look, limit):
+    worker = work(args=[limit, "10" if limit == "--max-tasks" else "150"], drain_timeout_s=0.1)
+    (first,) = worker.children
+    held = send(life.hold, notes.path, "held")
+    notes.until(1)
+    if limit == "--max-memory":
+        assert send(life.weigh, 200).result(timeout=10) == first
+    pids = {send(life.pid).result(timeout=20) for _ in range(30)}
+    wait_until(lambda: send(life.pid).result(timeout=20) != first, "another process works")
+    assert not is_gone(first)
+    assert first not in {send(life.pid).result(timeout=20) for _ in range(3)}
+    assert (len(notes.runs()), pids <= {first, *worker.children} or limit == "--max-tasks") == (1, True)
+    notes.go()
+    assert held.result(timeout=10) == (1, 0)
+    wait_until(lambda: is_gone(first), "it ends")
+    assert "worker process died" not in worker.text()
+
+
+def test_sigterm_gives_a_replaced_process_its_deadline_too(work, send, notes, look):
+    worker = work(args=["--max-tasks", "1"], drain_timeout_s=0.2)
+    (first,) = worker.children
+    send(life.hold, notes.path, "held")
+    notes.until(1)
+    assert send(life.pid).result(timeout=20) != first
+    worker.signal()
+    assert worker.wait() == 0
+    assert (look().returned, look().suspects, look().consumers) == ({"1:"}, {}, set())
+    assert "worker process died" not in worker.text()
+
+
+def test_burst_ends_when_redis_goes_away_for_good(start, namespace, notes, app):
+    with PrivateServer(redis_for_tests()[1]) as server:
+        app.configure({"url": server.url})
+        app.task(name=life.hold.name)(life.hold.function).enqueue(notes.path, "x")
+        worker = start(
+            "tests.apps.life:app", redis_url=server.url, args=["--burst"], drain_timeout_s=0.2,
+            environ={"STREAMWORK_CLIENT_SEND_TIMEOUT_S": "0.3"},
+        )  # fmt: skip
+        notes.until(1)
+        server.stop()
+        assert worker.wait() == 3
+    assert "Redis went away" in worker.text().splitlines()[-1]
+    assert "Traceback" not in worker.text()
+
+
+def test_a_replica_is_not_waited_for_for_ever_by_a_new_worker(start):
+    with PrivateServer(redis_for_tests()[1], "--replicaof", "127.0.0.1 1") as server:
+        worker = start(
+            "tests.apps.life:app", redis_url=server.url, ready=False,
+            environ={"STREAMWORK_CLIENT_SEND_TIMEOUT_S": "0.3"},
+        )  # fmt: skip
+        assert worker.wait() == 3
+    assert "master" in worker.text().splitlines()[-1]
+    assert "Traceback" not in worker.text()
+
+
+@pytest.mark.parametrize("task", [life.end_program, life.end_program_in_process], ids=["thread", "process"])
+def test_a_program_that_a_body_starts_can_be_ended(work, send, task):
+    work()
+    assert send(task).result(timeout=30) == -signal.SIGTERM
+
+
 def test_three_processes_share_the_work(work, send, look):
     worker = work(args=["--processes", "3"], slots=1)
     assert len(worker.children) == 3
@@ -140,23 +206,10 @@ def test_reload_runs_the_new_code_and_a_broken_one_waits_for_the_next_change(sta
     shop(1)
     worker = start("shop_app:app", args=["--reload"], environ={"PYTHONDONTWRITEBYTECODE": "1"})
     assert version_of(app) == 1
-    (child,) = worker.children[:1]
-    # The watcher is a process of its own: until it listens, a change is not seen.
-    versions = iter(range(2, 100))
-
-    def is_reloaded():
-        shop(next(versions))
-        give_up_at = time.monotonic() + 1
-        while time.monotonic() < give_up_at:
-            if "reloading" in worker.text():
-                return True
-            time.sleep(0.02)
-        return False
-
-    wait_until(is_reloaded, lambda: f"a change is seen:\n{worker.text()}", 20)
-    newest = next(versions) - 1
-    wait_until(lambda: version_of(app) == newest, "the new code runs", 20)
-    assert is_gone(child)
+    *_, child = worker.children  # the first is the watcher
+    shop(2)  # once: as soon as it is ready no change is missed
+    wait_until(lambda: version_of(app) == 2, "the new code runs", 20)
+    wait_until(lambda: is_gone(child), "the old process has ended")
 
     shop("def broken(:")
     worker.until("waiting for a change")
@@ -170,6 +223,36 @@ def test_reload_runs_the_new_code_and_a_broken_one_waits_for_the_next_change(sta
     assert {record.state for record in look().journal} == {"succeeded"}
 
 
+BLOCKING = """
+@app.task(name="block")
+async def block() -> str:
+    open({notes!r}, "w").write("b 1 1 0\\n")
+    import time
+    time.sleep(600)
+"""
+CURED = """
+@app.task(name="block")
+async def block() -> str:
+    return "cured"
+"""
+
+
+def test_reload_puts_new_code_to_work_while_an_old_process_cannot_even_hear(start, shop, app, notes, look):
+    shop(APP.replace("{version}", "1") + BLOCKING.format(notes=str(notes.path)))
+    worker = start("shop_app:app", args=["--reload"], drain_timeout_s=0.2, environ={"PYTHONDONTWRITEBYTECODE": "1"})
+    handle = app.call("block").enqueue()
+    notes.until(1)
+    *_, child = worker.children
+    shop(APP.replace("{version}", "2") + CURED)
+    worker.until("reloading")
+    assert version_of(app) == 2
+    assert not is_gone(child)  # it was not waited for
+    assert handle.result(timeout=20) == "cured"
+    assert is_gone(child)
+    assert [record.attempt for record in look().journal if record.id == handle.id] == [1]
+    assert look().suspects == {}
+
+
 def test_without_reload_an_app_that_stops_importing_ends_the_worker_with_one_line(start, shop, app):
     shop(1)
     worker = start("shop_app:app", environ={"PYTHONDONTWRITEBYTECODE": "1"})
@@ -181,6 +264,70 @@ def test_without_reload_an_app_that_stops_importing_ends_the_worker_with_one_lin
     assert worker.wait() == 2
     assert "OSError: gone" in worker.text().splitlines()[-1]
     assert "Traceback" not in worker.text()
+
+
+PICKY = """
+from contextlib import asynccontextmanager
+from streamwork.errors import ConfigError
+
+@app.lifespan
+@asynccontextmanager
+async def lifespan():
+    raise ConfigError("no such plan")
+    yield
+"""
+
+
+def test_a_process_whose_settings_cannot_be_used_ends_the_worker_with_one_line(start, shop, app):
+    shop(1)
+    worker = start("shop_app:app", environ={"PYTHONDONTWRITEBYTECODE": "1"})
+    assert version_of(app) == 1
+    # It can be imported, and is refused when the process starts: a lifespan is where an app checks its settings.
+    shop(APP.replace("{version}", "2") + PICKY)
+    os.kill(worker.children[0], signal.SIGKILL)
+    assert worker.wait() == 2
+    assert worker.text().splitlines()[-1] == "streamwork: no such plan"
+    assert "Traceback" not in worker.text()
+
+
+def test_an_app_that_ends_its_process_when_imported_is_one_line(start, shop):
+    shop("import os\nos._exit(0)\n")
+    worker = start("shop_app:app", ready=False)
+    assert worker.wait() == 2
+    assert "the app ends its process when it is imported" in worker.text().splitlines()[-1]
+
+
+def test_a_process_that_cannot_be_forked_is_tried_again(work, send):
+    worker = work()
+    (child,) = worker.children
+    soft, hard = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (6, hard))
+    os.kill(child, signal.SIGKILL)
+    worker.until("a process cannot be started, trying again")
+    resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    assert send(life.pid).result(timeout=20) in worker.children
+
+
+def test_too_few_open_files_are_one_line(tmp_path):
+    program = [sys.executable, "-m", "streamwork", "worker", "--app", "tests.apps.life:app"]
+    done = subprocess.run(
+        program, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12)),
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "streamwork: the limit of open files is 12 and a worker needs at least 34: see ulimit -n\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_disturb_nobody(redis_url, namespace, send, closed):
+    environ = {**os.environ, "STREAMWORK_URL": redis_url, "STREAMWORK_TEST_NAMESPACE": namespace}
+    handle = send(life.work)
+    program = f"exec {sys.executable} -m streamwork worker --app tests.apps.life:app --burst {closed}"
+    done = subprocess.run(
+        program, shell=True, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert handle.result(timeout=1)
+    assert (done.returncode, "Traceback" in done.stdout + done.stderr) == (0, False)
 
 
 def test_a_lifespan_that_fails_at_the_start_is_one_line(work, tmp_path, look):

@@ -33,6 +33,11 @@ async def resources() -> AsyncIterator[Pool]:
     yield Pool(3)
 
 
+@Streamwork("other").lifespan
+async def plain_resources() -> AsyncIterator[Pool]:
+    yield Pool(3)
+
+
 @app.task(queue="mail", tags={"backend"}, retry=Retry(max_attempts=5), timeout=30)
 async def send_receipt(order_id: int, to: str) -> str:
     return f"{order_id} {to}"
@@ -87,13 +92,20 @@ def with_rest(first: int, /, *rest: str, flag: bool = False) -> set[int]:
     return {first}
 
 
-@app.task(retry=[Retry(on=OSError), Retry(on=(ValueError, KeyError), max_attempts=1)])
+@app.task(retry=[Retry(on=OSError, base=dt.timedelta(seconds=1)), Retry(on=[ValueError, KeyError], max_attempts=1)])
 async def rejects(reason: str) -> None:
     raise Reject(reason)
 
 
+async def a_lifespan_is_a_context_manager() -> None:
+    async with plain_resources() as pool:
+        assert_type(pool, Pool)
+
+
 def tasks_keep_their_signature() -> None:
     assert_type(send_receipt.enqueue(7, "a@b.c"), Handle[str])
+    assert_type(send_receipt.handle("0198"), Handle[str])
+    assert_type(app.handle("0198", "mail"), Handle[Any])
     assert_type(send_receipt.enqueue(7, to="a@b.c"), Handle[str])
     assert_type(send_receipt.delay(7, "a@b.c"), Handle[str])
     assert_type(resize.enqueue(Path("x")), Handle[Thumbnail])
@@ -142,6 +154,9 @@ def calls_and_options() -> None:
     assert_type(send_receipt.call(7, "a@b.c"), Call[str])
     assert_type(send_receipt.options(priority=8, keep=0, timeout=dt.timedelta(minutes=1)).enqueue(7, "x"), Handle[str])
     assert_type(send_receipt.options(retry=None, tags=["gpu"]).call(7, "x").enqueue(), Handle[str])
+    assert_type(send_receipt.options(retry=Retry(2), timeout=None, keep=None).enqueue(7, "x"), Handle[str])
+    assert_type(Retry().base, float)
+    assert_type(Retry().on, tuple[type[BaseException], ...])
     orders = [(1, "a"), (2, "b")]
     assert_type(app.enqueue_many(send_receipt.call(i, to) for i, to in orders), list[Handle[str]])
     assert_type(app.call("billing.close_month", 2026, 11).enqueue(), Handle[Any])

@@ -50,9 +50,15 @@ def wrong_options() -> None:
     app.task(que="mail")  # wrong
     app.task(retry=3)  # wrong
     app.task(timeout="30")  # wrong
+    app.task(executor="proces")  # wrong
     send_receipt.options(priority="high")  # wrong
     send_receipt.options(dealy=60)  # wrong
+    send_receipt.options(name="other")  # wrong
+    send_receipt.options(executor="process")  # wrong
+    send_receipt.options(retry=[Retry()])  # wrong
     Retry(max_attempts="3")  # wrong
+    Retry(on=[ValueError("x")])  # wrong
+    Retry(base="1")  # wrong
     Streamwork()  # wrong
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from streamwork import config
 from streamwork.config import Config, load, setting_names, value_of, variable_of
 from streamwork.errors import ConfigError
 
@@ -79,7 +80,6 @@ def test_every_setting_has_a_variable_of_its_own_and_can_be_read_by_name():
     [
         ({"worker.slot": 1}, {}, ["'worker.slot'", "in code", "did you mean worker.slots?"]),
         ({"slots": 1}, {}, ["unknown setting 'slots'"]),
-        ({}, {"STREAMWORK_WORKER_SLOT": "1"}, ["STREAMWORK_WORKER_SLOT", "did you mean STREAMWORK_WORKER_SLOTS?"]),
         ({"worker.slots": "many"}, {}, ["worker.slots", "set by code"]),
         ({}, {"STREAMWORK_WORKER_SLOTS": "many"}, ["worker.slots", "set by STREAMWORK_WORKER_SLOTS"]),
         ({"worker.slots": 0}, {}, ["worker.slots = 0", "1 at least"]),
@@ -94,6 +94,14 @@ def test_every_setting_has_a_variable_of_its_own_and_can_be_read_by_name():
         ({"keep.history_s": -1}, {}, ["keep.history_s = -1"]),
         ({"log_level": "warn"}, {}, ["log_level = 'warn'", "did you mean warning?"]),
         ({"worker": 3}, {}, ["unknown setting 'worker'"]),
+        (
+            {},
+            {"STREAMWORK_WORKER_QUEUES": "mail jobs"},
+            ["worker.queues 'mail jobs'", "set by STREAMWORK_WORKER_QUEUES"],
+        ),
+        ({}, {"STREAMWORK_WORKER_TAGS": "ok,a b"}, ["worker.tags 'a b'", "set by STREAMWORK_WORKER_TAGS"]),
+        ({"worker.queues": ["a{b}"]}, {}, ["worker.queues 'a{b}'", "set by code"]),
+        ({"namespace": "a:b"}, {}, ["namespace 'a:b'", "set by code"]),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_origin_and_the_nearest(tmp_path, code, environ, words):
@@ -103,8 +111,42 @@ def test_a_wrong_setting_is_named_with_its_origin_and_the_nearest(tmp_path, code
         assert word in str(raised.value)
 
 
+KUBERNETES = {"STREAMWORK_SERVICE_HOST": "10.0.0.1", "STREAMWORK_PORT": "tcp://10.0.0.1:6379"}
+
+
+def test_a_variable_that_is_no_setting_is_warned_of_once_and_stops_nothing(tmp_path, caplog, monkeypatch):
+    """Kubernetes makes such ones for a Service named streamwork."""
+    monkeypatch.setattr(config, "_warned", set())
+    environ = {**KUBERNETES, "STREAMWORK_WORKER_SLOT": "1", "STREAMWORK_WORKER_THREADS": "4"}
+    loaded = load({}, tmp_path, environ)
+    assert (loaded.config.worker.slots, loaded.config.worker.threads) == (100, 4)
+    assert len(loaded.unknown) == 3
+    assert loaded.unknown[-1] == "unknown variable STREAMWORK_WORKER_SLOT: did you mean STREAMWORK_WORKER_SLOTS?"
+    assert load({}, tmp_path, environ).unknown == loaded.unknown
+    assert [record.getMessage() for record in caplog.records] == list(loaded.unknown)
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+
+
+@pytest.mark.parametrize("name", ["worker.tags", "url", "worker.slots"])
+def test_an_empty_variable_is_none_at_all(folder, name):
+    loaded = load({}, folder, {variable_of(name): ""})
+    assert value_of(loaded.config, name) == value_of(load({}, folder, {}).config, name) != value_of(Config(), name)
+    assert loaded.origins[name].endswith("pyproject.toml")
+
+
+def test_a_current_folder_that_is_gone_is_a_setting_that_is_wrong(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(ConfigError, match="the current folder is gone"):
+        load({}, None, {})
+    assert load({}, tmp_path, {}).config.worker.slots == 100
+
+
 def test_variables_of_the_tests_and_the_bench_are_no_settings(tmp_path):
-    load({}, tmp_path, {"STREAMWORK_TEST_ANYTHING": "1", "STREAMWORK_BENCH_X": "1", "OTHER": "1"})
+    environ = {"STREAMWORK_TEST_ANYTHING": "1", "STREAMWORK_BENCH_X": "1", "OTHER": "1"}
+    assert load({}, tmp_path, environ).unknown == ()
 
 
 @pytest.mark.parametrize(

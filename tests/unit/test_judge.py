@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamwork.errors import Reject, RetryLater, Skip
-from streamwork.model.judge import Again, Dead, Skipped, judge, text_of, traceback_text, type_name
+from streamwork.model.judge import Again, Dead, Skipped, decide, judge, text_of, traceback_text, type_name
 from streamwork.model.policy import Retry
 
 TWICE = Retry(max_attempts=2, base=1, factor=3, jitter=False)
@@ -100,3 +100,73 @@ def test_texts_are_bounded():
 def test_a_delay_cannot_be_negative(in_s):
     with pytest.raises(ValueError, match="negative"):
         RetryLater(in_s)
+
+
+class Mute:
+    """What cannot be shown."""
+
+    def __str__(self):
+        raise SystemExit
+
+    __repr__ = __str__
+
+
+def test_a_reason_that_cannot_be_shown_is_no_way_out():
+    text = "<its text cannot be had: SystemExit>"
+    assert judge(Reject(Mute()), 1, ()) == Dead("rejected", "Reject", text, "")
+    assert judge(Skip(Mute()), 1, ()) == Skipped(text)
+    assert judge(RetryLater(1, Mute()), 1, ()) == Again(1_000, "RetryLater", text)
+    assert judge(Reject(b"\xff"), 1, ()).message == "b'\\xff'"
+    assert len(judge(Reject("x" * 100_000), 1, ()).message) == 4_000
+
+
+@pytest.mark.parametrize(
+    ("base", "expected"),
+    [
+        (Skip, Skipped("")),
+        (Reject, Dead("rejected", "Reject", "", "")),
+        (RetryLater, Again(1_000, "RetryLater", "")),
+    ],
+)
+def test_a_signal_of_ones_own_need_not_call_init(base, expected):
+    class Own(base):
+        def __init__(self):
+            pass
+
+    assert judge(Own(), 1, (THRICE,)) == expected
+
+
+class Picky(type):
+    """Exception types that ask before anything is compared with them."""
+
+    def __instancecheck__(cls, instance):
+        raise TypeError("compares with nothing")
+
+
+class Odd(Exception, metaclass=Picky):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("declared", "carried", "why"),
+    [
+        ((Retry(on=(Odd,)),), None, "compares with nothing"),
+        ((), (0, 1.0, 2.0, 60.0, True), "at least 1"),
+        ((), (2, float("nan"), 2.0, 60.0, True), "base"),
+        (None, None, "not iterable"),
+    ],
+)
+def test_what_goes_wrong_in_judging_is_a_verdict_that_tells_of_both(declared, carried, why):
+    verdict = decide(ValueError("the first"), 1, declared, carried)
+    assert (verdict.reason, verdict.type_name) == ("failed", "ValueError")
+    assert verdict.message.startswith("the first (and its retry policy: ")
+    assert why in verdict.message
+
+
+def test_without_trouble_deciding_is_judging():
+    assert decide(ValueError("x"), 1, (THRICE,)) == judge(ValueError("x"), 1, (THRICE,))
+    assert decide(ValueError("x"), 1, (), (2, 1.0, 3.0, 600.0, False)) == Again(1_000, "ValueError", "x")
+
+
+def test_a_class_name_without_a_stored_form_is_shown_all_the_same():
+    assert type_name(type("Odd", (Exception,), {"__module__": "\udcff"})()) == "\\udcff.Odd"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamwork.errors import ConfigError
-from streamwork.model.lane import lane_name, lane_tags, readable_lanes
+from streamwork.model.lane import is_lane, lane_name, lane_tags, readable_lanes
 
 
 def test_ten_priorities_make_four_levels():
@@ -43,3 +43,9 @@ def test_a_worker_reads_the_lanes_whose_tags_it_offers_all_of():
 def test_it_reads_the_highest_level_first_and_in_it_what_fewest_others_can_do():
     lanes = ["0:eu,gpu", "1:", "3:", "1:gpu", "1:eu,gpu", "2:"]
     assert readable_lanes(lanes, frozenset({"eu", "gpu"})) == ["3:", "2:", "1:eu,gpu", "1:gpu", "1:", "0:eu,gpu"]
+
+
+@pytest.mark.parametrize("name", ["", ":", "nonsense", "x:", "-1:", "1", " 1:", "²:", "1_0:", "1234:eu"])
+def test_what_is_no_lanes_name_is_left_out(name):
+    assert not is_lane(name)
+    assert readable_lanes([name, "1:", "2:eu"], frozenset({"eu"})) == ["2:eu", "1:"]

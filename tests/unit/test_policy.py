@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import datetime as dt
+import enum
+import pickle
+
 import pytest
 
 from streamwork.errors import ConfigError
-from streamwork.model.policy import DEFAULT_RETRY, Retry, normalized, policy_for
+from streamwork.model.policy import DEFAULT_RETRY, Retry, in_force, normalized, policy_for
 
 
 @pytest.mark.parametrize(
@@ -47,6 +53,29 @@ def test_a_large_attempt_does_not_overflow():
         {"factor": float("nan")},
         {"max_delay": float("nan")},
         {"max_delay": float("inf")},
+        {"factor": float("inf")},
+        {"factor": "2"},
+        {"factor": True},
+        {"max_attempts": 2.5},
+        {"max_attempts": "5"},
+        {"max_attempts": None},
+        {"max_attempts": True},
+        {"max_attempts": 10**30},
+        {"base": "1"},
+        {"base": None},
+        {"base": True},
+        {"base": 10**400},
+        {"jitter": 0},
+        {"jitter": 1},
+        {"jitter": "no"},
+        {"on": ()},
+        {"on": []},
+        {"on": "ValueError"},
+        {"on": ["ValueError"]},
+        {"on": ValueError("x")},
+        {"on": int},
+        {"on": (ValueError, 3)},
+        {"on": None},
     ],
 )
 def test_what_cannot_be_is_refused(wrong):
@@ -75,3 +104,40 @@ def test_rules_are_normalized():
         normalized([3])
     with pytest.raises(ConfigError, match="give a Retry"):
         normalized(3)
+
+
+@pytest.mark.parametrize(
+    "several", [[ValueError, OSError], {ValueError: 1, OSError: 2}, (kind for kind in (ValueError, OSError))]
+)
+def test_any_iterable_of_types_will_do(several):
+    policy = Retry(on=several)
+    assert policy.on == (ValueError, OSError)
+    assert policy_for([policy], FileNotFoundError()) is policy
+
+
+def test_values_are_stored_as_the_plain_types_that_a_message_carries():
+    class Times(enum.IntEnum):
+        FIVE = 5
+
+    policy = Retry(Times.FIVE, base=dt.timedelta(seconds=1.5), factor=3, max_delay=dt.timedelta(hours=1))
+    assert policy == Retry(5, (Exception,), 1.5, 3.0, 3600.0, True)
+    assert [type(getattr(policy, field.name)) for field in dataclasses.fields(policy)] == [
+        int, tuple, float, float, float, bool,
+    ]  # fmt: skip
+
+
+def test_a_policy_is_a_value():
+    policy = Retry(5, on=OSError, base=2)
+    assert policy == copy.deepcopy(policy) == pickle.loads(pickle.dumps(policy)) == dataclasses.replace(policy)
+    assert dataclasses.replace(policy, base=3).base == 3
+    assert hash(policy) == hash(Retry(5, on=[OSError], base=2.0))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        policy.base = 1
+
+
+def test_a_messages_own_policy_is_for_every_exception_and_beats_the_tasks():
+    declared = (Retry(on=OSError),)
+    assert in_force(declared, None) is declared
+    assert in_force(declared, (5, 0.5, 2.0, 60.0, False)) == (Retry(5, (Exception,), 0.5, 2.0, 60.0, False),)
+    with pytest.raises(ConfigError):
+        in_force(declared, (0, 0.5, 2.0, 60.0, False))

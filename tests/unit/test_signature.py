@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamwork.errors import ArgumentError, ConfigError, DecodeError, WireError
+from streamwork.errors import ArgumentError, ConfigError, DecodeError, ResultTypeError, WireError
 from streamwork.wire.signature import TaskSignature, pack_call
 
 if TYPE_CHECKING:
@@ -520,8 +520,42 @@ class TestResults:
         signature = TaskSignature(send_receipt, "shop.send_receipt")
         with pytest.raises(WireError, match=r"^result of shop.send_receipt: a value of class Opaque cannot be stored"):
             signature.encode_result([Opaque()])
+        with pytest.raises(ResultTypeError, match=r"^result of shop.send_receipt: expected str, got int: correct the"):
+            signature.encode_result(7)
         with pytest.raises(DecodeError, match=r"^result of shop.send_receipt: expected str, got int$"):
-            signature.decode_result(signature.encode_result(7))
+            signature.decode_result(b"\x07")
+
+    @pytest.mark.parametrize(
+        ("hint", "value", "text"),
+        [
+            (int, "7", "result of body: expected int, got str"),
+            (int, True, "result of body: expected int, got bool"),
+            (int, 7.0, "result of body: expected int, got float"),
+            (str, None, "result of body: expected str, got None"),
+            (None, 7, "result of body: expected null, got int"),
+            (list, {"a": 1}, "result of body: expected array, got object"),
+            (list[int], [1, "2"], r"result of body\[1\]: expected int, got str"),
+            (Order | None, {"lines": [{}]}, r"result of body.lines\[0\]: object missing required field"),
+        ],
+        ids=repr,
+    )
+    def test_a_result_of_another_type_is_refused_where_it_is_made(self, hint: Any, value: object, text: str) -> None:
+        def body(): ...
+
+        body.__annotations__["return"] = hint
+        with pytest.raises(ResultTypeError, match=f"^{text}"):
+            TaskSignature(body).encode_result(value)
+
+    @pytest.mark.parametrize(
+        ("hint", "value"),
+        [(float, 7), (list, [1, "2"]), (dict, {1: "a"}), (bool, True), (bytes, b"x"), (object, 7), (Any, {1})],
+        ids=repr,
+    )
+    def test_a_result_that_fits_is_taken(self, hint: Any, value: object) -> None:
+        def body(): ...
+
+        body.__annotations__["return"] = hint
+        assert TaskSignature(body).encode_result(value)
 
 
 def test_pydantic_arguments_are_validated_at_the_caller() -> None:

@@ -23,13 +23,14 @@ for i = 1, #found do
   local claimed = call('XCLAIM', KEYS[1], 'workers', me, 0, entry)
   -- 6.2 answers a trimmed entry with null and keeps it pending; 7.0 drops it from the list: acknowledge it for both.
   local fields = claimed[1] and claimed[1][2]
-  local suspicion = call('HGET', KEYS[3], lane .. '/' .. entry)
+  local suspicion = redis.pcall('HGET', KEYS[3], lane .. '/' .. entry)
+  if type(suspicion) ~= 'string' then suspicion = false end
   if not fields then
     call('XACK', KEYS[1], 'workers', entry)
-    call('HDEL', KEYS[3], lane .. '/' .. entry)
-    call('HINCRBY', KEYS[4], lane, 1)
+    redis.pcall('HDEL', KEYS[3], lane .. '/' .. entry)
+    redis.pcall('HINCRBY', KEYS[4], lane, 1)
   end
   out[#out + 1] = {entry, fields or false, found[i][4] + 1, suspicion}
 end
-if from == 'returned' and #found < tonumber(ARGV[3]) then call('SREM', KEYS[2], lane) end
+if from == 'returned' and #found < tonumber(ARGV[3]) then redis.pcall('SREM', KEYS[2], lane) end
 return out

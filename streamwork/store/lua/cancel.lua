@@ -1,9 +1,11 @@
 -- Cancel a task message that waits in due, or ask for it where it is on a lane (rule 25).
 -- include: finish
 -- KEYS  1 due · 2 due:body · 3 cancelled · 4 control · 5 result · 6 counts · 7 reply stream · 8 dead · 9 moved ·
---       10 the lane it was sent to
--- ARGV  1 task id · 2 who asks · 3 result record for a cancelled one · 4 keep ms · 5 its first entry, "" = not known
--- Returns  "cancelled" (it will not run), "requested" (it is marked; the end that comes first counts) or "ended"
+--       10 the lane it was sent to · 11 restoring
+-- ARGV  1 task id · 2 who asks · 3 result record for a cancelled one · 4 keep ms · 5 its first entry, "" = not known ·
+--       6 name of that lane
+-- Returns  "cancelled" (it will not run; also where it was cancelled so before, as when the answer was lost),
+--          "requested" (it is marked; the end that comes first counts) or "ended"
 -- Atomic because  only what this script removed itself may be committed as cancelled here.
 -- A mark has no TTL and goes with the message's end: where the entry shows that it has ended, none is left behind.
 local call = redis.call
@@ -20,6 +22,8 @@ local function is_over(entry)
   if #call('XRANGE', KEYS[10], entry, entry) == 0 then return true end
   local pending = redis.pcall('XPENDING', KEYS[10], 'workers', entry, entry, 1)
   if pending.err or #pending > 0 then return false end
+  -- Its group was lost: whether it has ended is not known before all is restored.
+  if type(redis.pcall('HGET', KEYS[11], ARGV[6])) == 'string' then return false end
   local groups = call('XINFO', 'GROUPS', KEYS[10])
   for i = 1, #groups do
     local g = {}
@@ -39,7 +43,11 @@ if call('ZREM', KEYS[1], id) == 1 then
   finish({cancelled = KEYS[3]}, id, nil, false, false, true)
   return 'cancelled'
 end
-if is_over(ARGV[5]) then return 'ended' end
+if is_over(ARGV[5]) then
+  local record, token = redis.pcall('GET', KEYS[5]), string.match(ARGV[3], '^[^\n]*\n')
+  local was_here = type(record) == 'string' and token and string.sub(record, 1, #token) == token
+  return was_here and 'cancelled' or 'ended'
+end
 call('HSET', KEYS[3], id, ARGV[2])
 call('XADD', KEYS[4], 'MAXLEN', '~', 1000, '*', 'e', 'cancel', 'v', id)
 return 'requested'

@@ -1,16 +1,44 @@
--- Recreate a lost consumer group where it left off (rule 8).
--- KEYS  1 lane · 2 lanes · 3 low
+-- Make a lost consumer group anew for what comes, and note what was added before for restore.lua (rule 8).
+-- KEYS  1 lane · 2 lanes · 3 low · 4 restoring · 5 control
 -- ARGV  1 lane name · 2 now ms
--- Returns  the id it was created at, or "there" if another one was first
--- Atomic because  the low mark is read and used at once. Never "$": what was added before would be skipped.
-local low = redis.call('HGET', KEYS[3], ARGV[1]) or '0'
--- Nothing is left of the history: after a clock step backwards, new ids would lie below the old mark.
-if redis.call('XLEN', KEYS[1]) == 0 then low = '0' end
-local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], 'workers', low, 'MKSTREAM')
-if type(made) == 'table' and made.err then
-  if string.find(made.err, 'BUSYGROUP', 1, true) then return 'there' end
-  return made
+-- Returns  the id behind which everything is looked at again, or "there" if another one was first
+-- Atomic because  what lies behind the group's first id and what is noted as to be restored must meet without a gap.
+-- The low mark alone would run again what was settled above the oldest pending entry: only the journal knows of it.
+-- First write PERSIST, which changes nothing here, so that a full Redis can be healed and drained (rule 3).
+local call, pcall = redis.call, redis.pcall
+call('PERSIST', KEYS[4])
+local info, last, length = pcall('XINFO', 'STREAM', KEYS[1]), '0', 0
+if not info.err then
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then last = info[i + 1] elseif info[i] == 'length' then length = info[i + 1] end
+  end
+  local groups = call('XINFO', 'GROUPS', KEYS[1])
+  for i = 1, #groups do
+    for j = 1, #groups[i], 2 do
+      if groups[i][j] == 'name' and groups[i][j + 1] == 'workers' then return 'there' end
+    end
+  end
 end
-redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
-if low == '0' then redis.call('HDEL', KEYS[3], ARGV[1]) end
+local low, at = '0', '0'
+if length > 0 then
+  low, at = pcall('HGET', KEYS[3], ARGV[1]), last
+  if type(low) ~= 'string' then low = '0' end
+  -- A mark ahead of everything is from before a clock step or a deletion: nothing may hide behind it.
+  local is_above = pcall('XRANGE', KEYS[1], '(' .. low, '+', 'COUNT', 1)
+  if low ~= last and (is_above.err or #is_above == 0) then low = '0' end
+  if low ~= last then
+    -- The instant tells this loss from the next one, and is above every delivery count so far (rules 17, 29).
+    local t = call('TIME')
+    local noted = pcall('HSET', KEYS[4], ARGV[1], low .. ' ' .. last .. ' ' .. t[1] .. string.format('%06d', t[2]))
+    if type(noted) == 'table' then at = low end  -- a key of another type: better twice than never
+  end
+else
+  -- Nothing is left of the history: after a clock step backwards, new ids would lie below the old mark.
+  pcall('HDEL', KEYS[3], ARGV[1])
+  pcall('HDEL', KEYS[4], ARGV[1])
+end
+local made = pcall('XGROUP', 'CREATE', KEYS[1], 'workers', at, 'MKSTREAM')
+if type(made) == 'table' and made.err then return made end
+pcall('HSET', KEYS[2], ARGV[1], ARGV[2])
+pcall('XADD', KEYS[5], 'MAXLEN', '~', 1000, '*', 'e', 'returned', 'v', ARGV[1])
 return low

@@ -1,8 +1,9 @@
--- Keep one lane: its low mark, its undelivered count, its history (rules 8, 30, 33).
--- KEYS  1 lane · 2 low · 3 added · 4 settled
--- ARGV  1 lane name · 2 oldest id that history keeps ("0" = keep all) · 3 most entries trimmed in one call
--- Returns  {trimmed, low mark}
+-- Keep one lane: its place in the list, its low mark, its undelivered count, its history (rules 8, 30, 33).
+-- KEYS  1 lane · 2 low · 3 added · 4 settled · 5 lanes · 6 control · 7 restoring
+-- ARGV  1 lane name · 2 oldest id that history keeps ("0" = keep all) · 3 most entries trimmed in one call · 4 now ms
+-- Returns  {trimmed, low mark, the first entry above it: what the journal says of that and later ones is still needed}
 -- Atomic because  the cut must lie below the oldest pending and the first undelivered entry at the moment of the trim.
+-- Without its group, or until all of a lost group is restored, nothing of a lane moves.
 local call = redis.call
 local function parts(id)
   local ms, seq = string.match(id, '^(%d+)-(%d+)$')
@@ -18,14 +19,25 @@ local function less(a, b)
   return as < bs
 end
 local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
-if groups.err then return {0, ''} end
+if groups.err then return {0, '', ''} end
+-- A lane that is not in the list has lost its place there: no new worker would ever read it.
+if redis.pcall('HSETNX', KEYS[5], ARGV[1], ARGV[4]) == 1 then
+  redis.pcall('XADD', KEYS[6], 'MAXLEN', '~', 1000, '*', 'e', 'lane', 'v', ARGV[1])
+end
+local before = call('HGET', KEYS[2], ARGV[1])
+local function first_above(id)
+  local found = redis.pcall('XRANGE', KEYS[1], '(' .. id, '+', 'COUNT', 1)
+  return not found.err and found[1] and found[1][1] or ''
+end
 local last, pending
 for i = 1, #groups do
   local g = {}
   for j = 1, #groups[i], 2 do g[groups[i][j]] = groups[i][j + 1] end
   if g['name'] == 'workers' then last, pending = g['last-delivered-id'], g['pending'] end
 end
-if not last then return {0, ''} end
+if not last or type(redis.pcall('HGET', KEYS[7], ARGV[1])) == 'string' then
+  return {0, before or '', first_above(before or '0')}
+end
 local low = last
 if pending > 0 then
   local ms, seq = parts(call('XPENDING', KEYS[1], 'workers')[2])
@@ -34,7 +46,6 @@ if pending > 0 then
 end
 -- The mark never falls; the trim goes by what is true now, also where the mark is ahead of it.
 local safe = low
-local before = call('HGET', KEYS[2], ARGV[1])
 if not before or less(before, low) then call('HSET', KEYS[2], ARGV[1], low) else low = before end
 if #call('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', 1) == 0 then
   local added = tonumber(call('HGET', KEYS[3], ARGV[1]) or '0')
@@ -48,4 +59,4 @@ if ARGV[2] ~= '0' then
   local cut = less(ARGV[2], safe) and ARGV[2] or safe
   trimmed = call('XTRIM', KEYS[1], 'MINID', '~', cut, 'LIMIT', ARGV[3])
 end
-return {trimmed, low}
+return {trimmed, low, first_above(low)}

@@ -4,17 +4,33 @@
 -- Returns  {moved, next run-at ms or -1, 1 if a lane was not among the declared ones}
 -- Atomic because  a message is either due or on its lane (I1); ZREM answering 1 is the right to add it.
 -- Cost  O(log due) per message. First write ZREM, so it works at maxmemory (rule 3). Time is the server's: never early.
-local call = redis.call
+-- Types are looked at before the first ZREM; what can fail behind it puts the message back, or only tells of it.
+local call, pcall = redis.call, redis.pcall
+local function is(key, kind)
+  local found = call('TYPE', key).ok
+  return found == kind or found == 'none'
+end
 local t = call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local position, lanes = {}, tonumber(ARGV[2])
 for i = 1, lanes do
   -- A key of another type is as good as undeclared: what belongs there stays in due instead of being lost half-way.
-  local is = call('TYPE', KEYS[5 + 2 * i]).ok
-  if is == 'stream' or is == 'none' then position[ARGV[2 + i]] = i end
+  if is(KEYS[5 + 2 * i], 'stream') then position[ARGV[2 + i]] = i end
+end
+for n, kind in pairs({[2] = 'hash', [5] = 'hash'}) do
+  if not is(KEYS[n], kind) then error('PROMOTE-TYPE ' .. KEYS[n] .. ' is no ' .. kind) end
 end
 local ids = call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
 local moved, unknown, added = 0, 0, {}
+
+local function announce(i, lane)
+  local is_known = pcall('HEXISTS', KEYS[3], lane)
+  if is_known == 1 then return end
+  pcall('XGROUP', 'CREATE', KEYS[5 + 2 * i], 'workers', '0', 'MKSTREAM')
+  pcall('HSET', KEYS[3], lane, now)
+  pcall('XADD', KEYS[6], 'MAXLEN', '~', 1000, '*', 'e', 'lane', 'v', lane)
+end
+
 for n = 1, #ids do
   local id = ids[n]
   local body = call('HGET', KEYS[2], id)
@@ -27,25 +43,29 @@ for n = 1, #ids do
   else
     local lane = string.sub(body, 1, first - 1)
     local i = position[lane]
+    local score = i and call('ZSCORE', KEYS[1], id)
     if not i then
       unknown = 1
     elseif call('ZREM', KEYS[1], id) == 1 then
-      if call('HEXISTS', KEYS[3], lane) == 0 then
-        redis.pcall('XGROUP', 'CREATE', KEYS[5 + 2 * i], 'workers', '0', 'MKSTREAM')
-        call('HSET', KEYS[3], lane, now)
-        call('XADD', KEYS[6], 'MAXLEN', '~', 1000, '*', 'e', 'lane', 'v', lane)
+      announce(i, lane)
+      local past, message = string.sub(body, first + 1, second - 1), string.sub(body, second + 1)
+      local entry = pcall('XADD', KEYS[5 + 2 * i], '*', 'a', past, 'd', message)
+      if type(entry) == 'table' then
+        call('ZADD', KEYS[1], score, id)
+        unknown = 1
+      else
+        call('HDEL', KEYS[2], id)
+        -- Only a message that can be read frees this when it ends; the rest ends under a name of its entry.
+        if string.find(message, id, 1, true) then call('HSET', KEYS[5], id, lane .. '\n' .. entry) end
+        added[i] = (added[i] or 0) + 1
+        moved = moved + 1
       end
-      local entry = call('XADD', KEYS[5 + 2 * i], '*', 'a', string.sub(body, first + 1, second - 1), 'd', string.sub(body, second + 1))
-      call('HDEL', KEYS[2], id)
-      call('HSET', KEYS[5], id, lane .. '\n' .. entry)
-      added[i] = (added[i] or 0) + 1
-      moved = moved + 1
     end
   end
 end
 for i, n in pairs(added) do
-  call('HINCRBY', KEYS[4], ARGV[2 + i], n)
-  if call('LLEN', KEYS[6 + 2 * i]) == 0 then call('RPUSH', KEYS[6 + 2 * i], '1') end
+  pcall('HINCRBY', KEYS[4], ARGV[2 + i], n)
+  if pcall('LLEN', KEYS[6 + 2 * i]) == 0 then pcall('RPUSH', KEYS[6 + 2 * i], '1') end
 end
 local head = call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 return {moved, head[2] or '-1', unknown}

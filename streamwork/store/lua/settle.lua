@@ -40,7 +40,7 @@ local function must_be_entry(text)
   end
 end
 
-must_be(KEYS[1], 'hash') must_be(KEYS[2], 'hash') must_be(KEYS[3], 'stream')
+must_be(KEYS[1], 'hash') must_be(KEYS[3], 'stream')
 for i = 1, lanes do must_be(KEYS[12 + i], 'stream') end
 local life = number(ARGV[5], 1, MOST)
 local items, at, uses = {}, 6 + lanes, {}
@@ -64,7 +64,7 @@ while at <= #ARGV do
   at = at + SIZE[op]
 end
 if #KEYS ~= 12 + lanes + replies + #items then error('SETTLE-ARGS ' .. #KEYS .. ' keys for ' .. #items .. ' items') end
-if uses.R then must_be(KEYS[4], 'zset') must_be(KEYS[5], 'hash') must_be(KEYS[11], 'stream') end
+if uses.R then must_be(KEYS[4], 'zset') must_be(KEYS[5], 'hash') end
 if uses.D then must_be(KEYS[6], 'zset') must_be(KEYS[7], 'hash') end
 if uses.flags then must_be(k.moved, 'hash') end
 -- A suspicion may have come after the read, and so may a cancel; each is freed by whoever ends the message.
@@ -143,7 +143,10 @@ for lane, n in pairs(settled) do redis.pcall('HINCRBY', KEYS[1], ARGV[5 + lane],
 for op, n in pairs(tally) do redis.pcall('HINCRBY', KEYS[2], STATE[op], n) end
 if next(tally) then call('SET', KEYS[12], chunk .. '\n' .. answer, 'PX', life) end
 if next(retried) then
-  local head = call('ZRANGE', KEYS[4], 0, 0)[1]
-  if retried[head] then call('XADD', KEYS[11], 'MAXLEN', '~', 1000, '*', 'e', 'due', 'v', retried[head]) end
+  local head = call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')
+  local at = retried[head[1]]
+  -- What stands before them and is overdue was put there without a word: the promoter sleeps, and would on.
+  if not at and tonumber(head[2]) < call('TIME')[1] * 1000 then at = head[2] end
+  if at then redis.pcall('XADD', KEYS[11], 'MAXLEN', '~', 1000, '*', 'e', 'due', 'v', at) end
 end
 return answer

@@ -1,0 +1,69 @@
+"""What keeps lanes whole: their marks and history, and the way back from a lost consumer group; see `scripts`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from streamwork.store.commands import Command, Script, call_script
+from streamwork.store.keys import QueueKeys
+
+HEAL = Script("heal")
+RESTORE = Script("restore")
+MAINTAIN = Script("maintain")
+
+
+def heal(keys: QueueKeys, lane: str, now_ms: int) -> Command[str]:
+    """Make a lane's lost group anew; answers the mark behind which `restore` has to look, or ``there``."""
+    return call_script(
+        HEAL, (keys.lane(lane), keys.lanes, keys.low, keys.restoring, keys.control), (lane, now_ms), bytes.decode
+    )
+
+
+class Restored(NamedTuple):
+    """The note after a step (empty = all is done, None = it had changed) and how many entries were given back."""
+
+    note: bytes | None
+    entries: int
+
+
+def restore(
+    keys: QueueKeys, lane: str, note: bytes, to: bytes, most: int, settled: Sequence[bytes]
+) -> Command[Restored]:
+    """Give back unsettled entries of a lane whose group was lost.
+
+    Args:
+        keys: The queue.
+        lane: The lane.
+        note: What `keys.restoring` says of it.
+        to: The last entry to look at.
+        most: Entries looked at, ≥ 1.
+        settled: What the journal says was settled, between the note's mark and `to`.
+    """
+    return call_script(
+        RESTORE,
+        (keys.lane(lane), keys.returned, keys.restoring, keys.control, keys.bell(lane)),
+        (lane, note, to, most, *settled),
+        lambda reply: Restored(None if reply[0] == b"changed" else reply[0], reply[1]),
+    )
+
+
+class Maintained(NamedTuple):
+    """Entries trimmed, the low mark, and the first entry above it; empty = there is none."""
+
+    trimmed: int
+    low: bytes
+    first_open: bytes
+
+
+def maintain(keys: QueueKeys, lane: str, oldest_kept: str, most: int, now_ms: int) -> Command[Maintained]:
+    """Keep a lane's place in the list, low mark, counters and history.
+
+    The journal is needed from the time of the first entry above the mark on: a lost group is restored with it.
+    """
+    return call_script(
+        MAINTAIN,
+        (keys.lane(lane), keys.low, keys.added, keys.settled, keys.lanes, keys.control, keys.restoring),
+        (lane, oldest_kept, most, now_ms),
+        lambda reply: Maintained(*reply),
+    )

@@ -1,0 +1,79 @@
+"""The processes of a supervisor: those that work, and those that end what they have while others work already."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from streamwork.config import Config
+from streamwork.errors import ConfigError
+from streamwork.worker.child import FindApp, become_child
+from streamwork.worker.replica import Replica
+
+# Processes that were replaced and still run something, beyond one per worker: more would grow without end where each
+# is held by a long task.
+_MOST_LEAVING = 4
+# What supervisor and process need at least before the first task: loops, channels, connections, shared libraries.
+_LEAST_FILES = 32
+
+
+class Crew:
+    """All processes that live, in the order of their forks.
+
+    Args:
+        find_app: Imports the app, in the process.
+        supervisor: Name of the supervisor.
+
+    Attributes:
+        replicas: The processes; whoever sees one off takes it from here.
+    """
+
+    def __init__(self, find_app: FindApp, supervisor: str) -> None:
+        self.replicas: list[Replica] = []
+        self._find_app = find_app
+        self._supervisor = supervisor
+
+    @property
+    def staying(self) -> list[Replica]:
+        """The processes that are not on their way out."""
+        return [replica for replica in self.replicas if not replica.is_leaving]
+
+    def is_short(self, wanted: int) -> bool:
+        """Whether another process is to be forked, so that `wanted` ones work."""
+        return len(self.staying) < wanted and len(self.replicas) < wanted + max(wanted, _MOST_LEAVING)
+
+    def is_surplus(self, replica: Replica, wanted: int) -> bool:
+        """Whether this process is one more than wanted; the oldest stay."""
+        return replica in self.staying[wanted:]
+
+    def fork(self, config: Config) -> Replica:
+        """Fork a process; raises OSError, and nothing is left behind, where the system has no room for it."""
+        taken = {replica.number for replica in self.replicas}
+        number = next(n for n in range(len(taken) + 1) if n not in taken)
+        replica = Replica(config, self._supervisor, number)
+        sys.stdout.flush()  # or a child would print it again
+        try:
+            pid = os.fork()
+        except OSError:
+            replica.close()
+            raise
+        if pid == 0:
+            for other in self.replicas:
+                other.forget()  # or the siblings would not see the end of file when the supervisor dies
+            become_child(self._find_app, replica.child_side(), replica.table)
+        replica.forked(pid)
+        self.replicas.append(replica)
+        return replica
+
+
+def require_files(processes: int) -> None:
+    """Raise ConfigError where this process may open too few files to run so many processes.
+
+    Short of files, an event loop ends its process with an abort or a traceback, and the next one does too.
+    """
+    import resource  # not on every system
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    least = _LEAST_FILES + 2 * processes
+    if limit not in (-1, resource.RLIM_INFINITY) and limit < least:
+        raise ConfigError(f"the limit of open files is {limit} and a worker needs at least {least}: see ulimit -n")

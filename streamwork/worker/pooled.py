@@ -1,0 +1,156 @@
+"""What goes on in a process of the pool: it begins, finds its tasks by name, and runs one body after another."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import multiprocessing.context
+import os
+import signal
+import sys
+from multiprocessing import resource_tracker
+from typing import Any, NamedTuple
+
+from streamwork.app import Streamwork
+from streamwork.context import Context, enter_thread, leave_thread
+from streamwork.errors import AppBroken, ConfigError, WireError
+from streamwork.model.judge import Dead, Verdict, decide, text_of, traceback_text, type_name
+from streamwork.task import Task
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Place(NamedTuple):
+    """Where a new process finds a task: a module's name for the app or for the task itself."""
+
+    module: str
+    name: str
+
+
+def places_of(app: Streamwork) -> dict[str, Place]:
+    """Return where new processes find each task with ``executor="process"``, by task name.
+
+    Raises:
+        ConfigError: One of them, and the app too, stands under no name of any module, so that no process finds it.
+    """
+    wanted = {id(task): name for name, task in app.tasks.items() if task.executor == "process"}
+    if not wanted:
+        return {}
+    home: Place | None = None
+    found: dict[str, Place] = {}
+    # The main module last: its name means another module where a program is started in another way.
+    for module, content in sorted(sys.modules.items(), key=lambda item: item[0] == "__main__"):
+        for name, value in list(getattr(content, "__dict__", {}).items()):
+            if value is app:
+                home = home or Place(module, name)
+            elif id(value) in wanted:
+                found.setdefault(wanted[id(value)], Place(module, name))
+    places: dict[str, Place] = {}
+    for name in wanted.values():
+        place = found.get(name, home)
+        if place is None:
+            raise ConfigError(
+                f"task {name}: executor='process' needs a task that a new process can import: "
+                "make the app, or the task, at the top level of a module"
+            )
+        places[name] = place
+    return places
+
+
+class _PoolProcess(multiprocessing.context.SpawnProcess):
+    """A process that only its pool ends, at once; a SIGTERM for the whole group or container is the worker's matter."""
+
+    def start(self) -> None:
+        """Start with SIGTERM held back, until `begin` has said what it means."""
+        resource_tracker.ensure_running()  # it would let the signal through again
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def terminate(self) -> None:
+        """Kill it: the body has no say in that."""
+        self.kill()
+
+
+class PoolContext(multiprocessing.context.SpawnContext):
+    """How the pool starts its processes.
+
+    It keeps the pool's locks, whose names go with their last owner: the pool drops them while a process that is just
+    being started still looks for them.
+    """
+
+    Process = _PoolProcess
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._locks: list[Any] = []
+
+    def RLock(self) -> Any:  # noqa: N802 - its name in multiprocessing
+        """Return a lock for several processes."""
+        self._locks.append(super().RLock())
+        return self._locks[-1]
+
+
+def begin(parent: int, modules: list[str]) -> None:
+    """Make this process ready for bodies; runs once in each."""
+    # Signals often go to the whole group; only the worker decides what they mean. A handler, since what
+    # is ignored stays so in the programs that a body starts.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)  # it died before the call above
+    for module in modules:
+        with contextlib.suppress(Exception, SystemExit):  # the first delivery tells of it
+            importlib.import_module(module)
+
+
+def run_in_process(
+    name: str,
+    place: Place,
+    args: bytes,
+    kwargs: bytes,
+    facts: dict[str, Any],
+    override: tuple[int, float, float, float, bool] | None,
+) -> tuple[str, bytes | Verdict]:
+    """Run one body in a pool process; answers ("value", packed result) or ("verdict", what judge decided).
+
+    Raises:
+        AppBroken: The task's module cannot be imported here, or does not declare it.
+    """
+    task = _task(name, place)
+    context: Context[Any] = Context(task.name)
+    for fact, value in facts.items():
+        setattr(context, fact, value)
+    try:
+        positional, named = task.signature.inject(*task.signature.decode(args, kwargs), context)
+    except WireError as error:
+        return "verdict", Dead("failed", type_name(error), text_of(error), "")
+    enter_thread(lambda: context)
+    try:
+        value = task.function(*positional, **named)
+        return "value", task.signature.encode_result(value)
+    except WireError as error:
+        return "verdict", Dead("failed", type_name(error), text_of(error), traceback_text(error))
+    except BaseException as error:  # noqa: BLE001 - whatever the body raises is its outcome
+        return "verdict", decide(error, context.attempt, task.retry, override)
+    finally:
+        leave_thread()
+
+
+def _task(name: str, place: Place) -> Task[..., Any]:
+    try:
+        found = getattr(importlib.import_module(place.module), place.name)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's module raises what it likes
+        why = f"{type_name(error)}: {text_of(error)}"
+        raise AppBroken(f"a new process cannot import {place.name} from {place.module}: {why}") from None
+    if isinstance(found, Streamwork):
+        found = found.tasks.get(name)
+    if not isinstance(found, Task):
+        raise AppBroken(f"in a new process {place.module} does not declare {name}")
+    return found
