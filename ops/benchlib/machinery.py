@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 import redis.asyncio
 
-from benchlib.recorder import URL, record
+from benchlib.recorder import STARTED, URL, record
 
 _SETTLE = """
 local call, lost = redis.call, {}
@@ -64,7 +64,10 @@ def _body(i: int) -> int:
     return i
 
 
-async def _async_body(i: int) -> int:
+async def _async_body(i: int, sleep_s: float) -> int:
+    if sleep_s:
+        record(i, STARTED)
+        await asyncio.sleep(sleep_s)
     return _body(i)
 
 
@@ -76,8 +79,9 @@ def _outcome(entry: bytes, message: Message, started: float, result: int) -> Out
 class Machinery:
     """One reading loop, one settling loop, and bodies run in one of four ways."""
 
-    def __init__(self, mode: str, tasks: int, slots: int, threads: int) -> None:
-        self._mode, self._tasks, self._slots, self._threads = mode, tasks, slots, threads
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._mode, self._tasks, self._sleep_s = options.mode, options.tasks, options.sleep
+        self._slots, self._threads = options.slots, options.threads
         self._read: Any = redis.asyncio.Redis.from_url(URL, protocol=2, socket_timeout=None)
         self._write: Any = redis.asyncio.Redis.from_url(URL, protocol=2, socket_timeout=None)
         self._loop = asyncio.get_running_loop()
@@ -108,9 +112,9 @@ class Machinery:
         started = time.time()
         if self._mode == "timeout":
             async with asyncio.timeout(_TIMEOUT_S):
-                result = await _async_body(*_unpack_args(message.args))
+                result = await _async_body(*_unpack_args(message.args), self._sleep_s)
         else:
-            result = await _async_body(*_unpack_args(message.args))
+            result = await _async_body(*_unpack_args(message.args), self._sleep_s)
         self._finish(entry, message, started, result)
 
     async def _slot(self) -> None:
@@ -190,7 +194,7 @@ class Machinery:
 
 
 async def _measure(options: argparse.Namespace) -> dict[str, float]:
-    machinery = Machinery(options.mode, options.tasks, options.slots, options.threads)
+    machinery = Machinery(options)
     await machinery.fill()
     return await machinery.drain()
 
@@ -202,6 +206,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=20000)
     parser.add_argument("--slots", type=int, default=500)
     parser.add_argument("--threads", type=int, default=8)
+    parser.add_argument("--sleep", type=float, default=0.0, help="seconds that each async body waits, as in W4")
     parser.add_argument("--uvloop", action="store_true", help="run on uvloop, as streamwork's workers do")
     options = parser.parse_args()
     if options.uvloop:

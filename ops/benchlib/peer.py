@@ -49,7 +49,8 @@ def parse_marked(output: bytes, source: str, log: Path) -> Any:
 
 def clean_environment(port: int, records: Path | None, burn_loops: int) -> dict[str, str]:
     """Return the variables every measured process gets; what would configure streamwork from outside is dropped."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("STREAMWORK_", "BENCH_"))}
+    unwanted = ("STREAMWORK_", "BENCH_", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     kept.update(
         BENCH_URL=f"redis://127.0.0.1:{port}/0",
         BENCH_BURN_LOOPS=str(burn_loops),

@@ -113,6 +113,7 @@ class Bench:
             self._step(arena, step, number)
         for workload, measure in SINGLE.items():
             if workload in self._options.workloads:
+                self._ceilings(arena, [workload], number)
                 for peer, variant in self._variants(workload):
                     with self._guard(workload, peer.label, variant, number) as keep:
                         keep(workload, variant, measure(arena, peer, variant))
@@ -121,11 +122,7 @@ class Bench:
         asked = [name for name in (step.fill_workload, step.drain_workload) if name in self._options.workloads]
         if not asked:
             return
-        if self._options.floor:
-            for workload in asked:
-                for ceiling in ceilings.CEILINGS.get(workload, ()):
-                    with self._guard(workload, ceiling.label, "", number) as keep:
-                        keep(workload, "", ceilings.run(arena, ceiling))
+        self._ceilings(arena, asked, number)
         counts = [len(throughput.variants_of(self._options, step, peer)) for peer in self._peers]
         for position in range(max(counts, default=0)):
             for peer, count in zip(self._peers, counts, strict=True):
@@ -133,6 +130,12 @@ class Bench:
                     with self._guard(asked[-1], peer.label, "", number) as keep:
                         for workload, variant, figures in throughput.run_step(arena, step, peer, position):
                             keep(workload, variant, figures)
+
+    def _ceilings(self, arena: Arena, workloads: list[str], number: int) -> None:
+        for workload in workloads if self._options.floor else ():
+            for ceiling in ceilings.CEILINGS.get(workload, ()):
+                with self._guard(workload, ceiling.label, "", number) as keep:
+                    keep(workload, "", ceilings.run(arena, ceiling))
 
     def _variants(self, workload: str) -> Iterator[tuple[Peer, str]]:
         """Yield peers and variants with every peer's first variant before anyone's second."""

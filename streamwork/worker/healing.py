@@ -93,8 +93,10 @@ class Restorer(Service):
     """
 
     name = "restorer"
-    # A lost group is noticed by readers at once; this is how long what it held waits at most.
-    interval_s = 1.0
+    # What a lost signal costs at most: `heal` says that there is something to restore.
+    interval_s = 15.0
+    # Whoever comes on duty looks this soon; no command is sent for it before.
+    _OFF_DUTY_S = 1.0
     # One step looks at so many entries, bodies included, and is told of so many settled ones.
     AT_ONCE, SETTLED_AT_ONCE = 200, 500
     PAGE = 1_000
@@ -107,7 +109,7 @@ class Restorer(Service):
     async def tick(self) -> float | None:
         """Restore every lane that is noted."""
         if not self._queue.on_duty:
-            return None
+            return self._OFF_DUTY_S
         notes: list[bytes] = await self._driver.run(plain("HGETALL", self._queue.keys.restoring))
         for lane, note in zip(notes[::2], notes[1::2], strict=True):
             try:

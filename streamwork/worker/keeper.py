@@ -45,6 +45,7 @@ class Keeper:
         self._me = me
         self._services: list[Service] = []
         self._promoters: dict[str, Promoter] = {}
+        self._restorers: dict[str, Restorer] = {}
         self._loops: list[asyncio.Task[None]] = []
         self._control_drivers: list[AsyncDriver] = []
 
@@ -56,12 +57,9 @@ class Keeper:
         for queue in self.queues:
             await self._refresh(queue)
             promoter = self._promoters[queue.keys.queue] = Promoter(self.driver, queue)
-            self._services += [
-                promoter,
-                Reaper(self.driver, self.config, queue, self.members, self._me),
-                Maintainer(self.driver, self.config, queue),
-                Restorer(self.driver, queue),
-            ]
+            restorer = self._restorers[queue.keys.queue] = Restorer(self.driver, queue)
+            reaper = Reaper(self.driver, self.config, queue, self.members, self._me)
+            self._services += [promoter, restorer, reaper, Maintainer(self.driver, self.config, queue)]
             self._listen(queue)
         self._loops += [
             asyncio.create_task(service.run(), name=f"streamwork-{service.name}") for service in self._services
@@ -87,6 +85,7 @@ class Keeper:
                 queue.lanes.append(value)
             self._tell_lanes(queue)
         elif event == "returned":
+            self._restorers[name].nudge()
             for member in list(self.members.values()):
                 member.lane_returned(name, value)
         elif event == "due":
@@ -113,9 +112,9 @@ class Keeper:
                 member.lane_returned(keys.queue, lane.decode())
             if cancelled:
                 member.cancel_asked(keys.queue, [task_id.decode() for task_id in cancelled])
-        promoter = self._promoters.get(keys.queue)
-        if promoter is not None:
-            promoter.nudge()
+        for service in (self._promoters.get(keys.queue), self._restorers.get(keys.queue)):
+            if service is not None:
+                service.nudge()
 
     @property
     def is_beating(self) -> bool:
