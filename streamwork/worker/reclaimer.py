@@ -16,6 +16,9 @@ from streamwork.worker.delivery import LaneSide, QueueSide, Run
 
 logger = logging.getLogger(__name__)
 
+# Rows asked for at once.
+_PAGE = 1000
+
 
 class Reclaimer:
     """The other way, beside reading, in which deliveries come to a process and leave it.
@@ -104,9 +107,7 @@ class Reclaimer:
         """
         unknown: set[tuple[str, bytes]] = set()
         for lane in lanes:
-            pending: list[Any] = await self._driver.run(
-                plain("XPENDING", lane.stream, "workers", "-", "+", 1000, consumer)
-            )
+            pending = await self._own(lane, consumer)
             missing = {row[0]: row[3] for row in pending if not known(lane.name_bytes, row[0])}
             again = [entry for entry in missing if seen is None or (lane.stream, entry) in seen]
             unknown |= {(lane.stream, entry) for entry in missing if entry not in again}
@@ -122,6 +123,17 @@ class Reclaimer:
                 counted = [(entry, missing[entry]) for entry in again[free:]]
                 await self._driver.run(scripts.release(lane.queue.keys, lane.name, consumer, counted))
         return unknown
+
+    async def _own(self, lane: LaneSide, consumer: str) -> list[Any]:
+        # To the end: what was lost is the newest, and with outcomes that wait for Redis a consumer owns thousands.
+        rows: list[Any] = []
+        start: bytes | str = "-"
+        while True:
+            page = await self._driver.run(plain("XPENDING", lane.stream, "workers", start, "+", _PAGE, consumer))
+            rows += page
+            if len(page) < _PAGE:
+                return rows
+            start = b"(" + page[-1][0]
 
     async def set_aside_foreign(self, lanes: list[LaneSide]) -> bool:
         """Look which lanes have something else under their name, and read those no more; True when that changed."""

@@ -173,6 +173,21 @@ def test_a_reclaimer_takes_up_no_more_than_there_is_room_for_now(driver, keys, l
     assert owners(look) == {"me": 2, "returned": 1}
 
 
+def test_what_a_reader_lost_is_found_behind_thousands_that_wait_to_be_written(driver, keys, connected):
+    *held, lost = deliver(driver, keys, "me", 2_101)
+    places = {delivery.entry for delivery in held}
+
+    async def main():
+        own, taken = connected(), []
+        side = QueueSide(keys, 0)
+        side.set_lanes(["1:"])
+        await Reclaimer(own, taken.append).audit(side.lanes, "me", lambda: 9, lambda _, entry: entry in places, None)
+        await own.close()
+        assert [run.entry for run in taken] == [lost.entry]
+
+    asyncio.run(main())
+
+
 def test_what_changes_while_it_looks_once_more_is_not_slept_over(driver, keys, reading):
     (given_back,) = deliver(driver, keys, "other")
 
