@@ -60,7 +60,7 @@ class Healer:
         return self.in_question
 
     async def is_restoring(self, queues: Sequence[QueueSide]) -> bool:
-        """Whether entries are still on their way back; asks Redis only while that is in question."""
+        """Whether entries are still on their way back, or have just come; asks Redis only while that is in question."""
         if not self.in_question:
             return False
         try:
@@ -70,7 +70,15 @@ class Healer:
         self.in_question = any(notes)
         if self.in_question:
             await asyncio.sleep(_LOOK_AGAIN_S)
-        return self.in_question
+            return True
+        # What the last step gave back is also told by a signal, which may come after this reader has found nothing.
+        try:
+            returned = await self._driver.run_all([plain("SMEMBERS", queue.keys.returned) for queue in queues])
+        except StoreRejected:
+            returned = [()] * len(queues)
+        for queue, lanes in zip(queues, returned, strict=True):
+            queue.returned.update(lane.decode(errors="replace") for lane in lanes)
+        return any(lane.name in queue.returned for queue in queues for lane in queue.lanes)
 
 
 class _Settled(NamedTuple):

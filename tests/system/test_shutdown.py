@@ -178,7 +178,11 @@ def test_one_sigterm_ends_what_cannot_hear_it_and_nobody_is_blamed(start, send, 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT], ids=lambda number: number.name)
 def test_sighup_and_sigquit_to_all_drain_too(work, send, notes, number):
-    worker = work()
+    before = signal.signal(number, signal.SIG_DFL)  # this run itself may be under nohup
+    try:
+        worker = work()
+    finally:
+        signal.signal(number, before)
     running = send(life.hold, notes.path, "running")
     notes.until(1)
     os.killpg(worker.pid, number)  # as a terminal does

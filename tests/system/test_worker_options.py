@@ -133,7 +133,7 @@ def test_burst_ends_when_redis_goes_away_for_good(start, namespace, notes, app):
 
 
 def test_a_replica_is_not_waited_for_for_ever_by_a_new_worker(start):
-    with PrivateServer(redis_for_tests()[1], "--replicaof", "127.0.0.1 1") as server:
+    with PrivateServer(redis_for_tests()[1], "--replicaof", "127.0.0.1", "1") as server:
         worker = start(
             "tests.apps.life:app", redis_url=server.url, ready=False,
             environ={"STREAMWORK_CLIENT_SEND_TIMEOUT_S": "0.3"},
