@@ -11,6 +11,8 @@ import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from typing import Any
 
 from streamwork.app import Streamwork
@@ -18,6 +20,20 @@ from streamwork.errors import AppBroken, ConfigError
 from streamwork.worker.delivery import Run
 from streamwork.worker.pooled import PoolContext, begin, places_of, run_in_process
 from streamwork.worker.runner import Runner, unsettled
+
+# How soon it is noticed that a pool gave up and forgot what it had been given, seconds.
+_LOOK_S = 1.0
+# A delivery is sent to a pool so often; after that the trouble is not a process that died idle.
+_TIMES = 3
+
+
+@dataclass(slots=True)
+class _PoolCall:
+    """What crosses to the pool for one delivery, and how often it was sent there."""
+
+    work: tuple[Any, ...]
+    timeout_s: float | None
+    times: int = 0
 
 
 def require_pebble() -> None:
@@ -55,6 +71,8 @@ class ProcessExecutor:
         self._places = places_of(app)
         self._waiting: deque[Run] = deque()
         self._futures: dict[Run, Future[Any]] = {}
+        self._calls: dict[Run, _PoolCall] = {}
+        self._looking: asyncio.TimerHandle | None = None
         self._pool = self._new_pool()
 
     def _new_pool(self) -> Any:
@@ -94,27 +112,68 @@ class ProcessExecutor:
         }
         override = message.options.retry if message.options is not None else None
         work = (task.name, self._places[task.name], bytes(message.args), bytes(message.kwargs), facts, override)
+        self._calls[run] = _PoolCall(work, runner.timeout_s(run))
+        self._send(run)
+
+    def _send(self, run: Run) -> None:
+        call = self._calls[run]
+        call.times += 1
         try:
-            future = self._schedule(work, runner.timeout_s(run))
+            future = self._schedule(call)
         except RuntimeError as error:  # no process can be started now
-            run.is_over = True
-            runner.raised(run, error)
-            self._freed(run)
+            self._fail(run, error)
             return
         self._futures[run] = future
         future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._collect, run, done))
+        if self._looking is None:
+            self._looking = self._loop.call_later(_LOOK_S, self._look)
 
-    def _schedule(self, work: tuple[Any, ...], timeout_s: float | None) -> Future[Any]:
+    def _fail(self, run: Run, error: Exception) -> None:
+        del self._calls[run]
+        run.is_over = True
+        self._runner.raised(run, error)
+        self._freed(run)
+
+    def _schedule(self, call: _PoolCall) -> Future[Any]:
         try:
-            return self._pool.schedule(run_in_process, args=work, timeout=timeout_s)  # type: ignore[no-any-return]
+            return self._pool.schedule(run_in_process, args=call.work, timeout=call.timeout_s)  # type: ignore[no-any-return]
         except RuntimeError:
-            # The pool gives up for good when a process of it dies while none of them has anything to do.
-            broken, self._pool = self._pool, self._new_pool()
-            self._loop.run_in_executor(None, _end, broken)
-            return self._pool.schedule(run_in_process, args=work, timeout=timeout_s)  # type: ignore[no-any-return]
+            self._replace()
+            return self._pool.schedule(run_in_process, args=call.work, timeout=call.timeout_s)  # type: ignore[no-any-return]
+
+    def _replace(self) -> None:
+        # The pool gives up for good when a process of it dies while none of them has anything to do. What it was given
+        # in that moment it forgets, and tells nobody; none of that had begun.
+        broken, self._pool = self._pool, self._new_pool()
+        self._loop.run_in_executor(None, _end, broken)
+        for run in [run for run, future in self._futures.items() if not future.done()]:
+            del self._futures[run]
+            self._send_again(run, BrokenProcessPool("its process pool gave up"))
+
+    def _send_again(self, run: Run, error: Exception) -> None:
+        if run.is_over:
+            del self._calls[run]
+        elif self._calls[run].times < _TIMES:
+            self._send(run)
+        else:
+            self._fail(run, error)
+            self._begin_next()
+
+    def _look(self) -> None:
+        self._looking = None
+        if self._futures:
+            if not self._pool.active:
+                self._replace()
+            self._looking = self._looking or self._loop.call_later(_LOOK_S, self._look)
 
     def _collect(self, run: Run, future: Future[Any]) -> None:
-        self._futures.pop(run, None)
+        if self._futures.get(run) is not future:
+            return  # sent anew meanwhile
+        del self._futures[run]
+        if not run.is_over and not future.cancelled() and isinstance(future.exception(), BrokenProcessPool):
+            self._send_again(run, BrokenProcessPool(str(future.exception())))
+            return
+        del self._calls[run]
         if run.is_over:
             return
         run.is_over = True
@@ -156,6 +215,8 @@ class ProcessExecutor:
 
     def close(self) -> None:
         """End the processes."""
+        if self._looking is not None:
+            self._looking.cancel()
         _end(self._pool)
 
 

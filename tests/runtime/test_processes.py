@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 
 import pytest
@@ -165,6 +166,31 @@ def test_a_process_that_dies_idle_does_not_end_the_pool(bench, notes):
         again = bench.admitted(life.facts_in_process, 2, attempt=Attempt(attempt=2))
         processes.submit(again)
         assert (await ended(bench, again)).state == "succeeded"
+
+    run_with_processes(bench, main)
+
+
+def test_nobody_is_blamed_for_processes_that_died_idle(bench, notes):
+    async def main(processes):
+        for number in range(5):
+            run = bench.admitted(life.facts_in_process, number, attempt=Attempt(attempt=2))
+            processes.submit(run)
+            assert (await ended(bench, run)).state == "succeeded"
+            for pid in list(processes._pool._pool_manager.worker_manager.workers):
+                os.kill(pid, signal.SIGKILL)
+
+    run_with_processes(bench, main)
+
+
+def test_what_a_pool_that_gave_up_forgot_is_sent_to_the_next(bench, monkeypatch):
+    async def main(processes):
+        monkeypatch.setattr(processes._pool, "schedule", lambda *_args, **_named: Future())
+        runs = [bench.admitted(life.facts_in_process, n, attempt=Attempt(attempt=2)) for n in range(3)]
+        for run in runs:
+            processes.submit(run)
+        processes._pool.stop()
+        assert [(await ended(bench, run)).state for run in runs] == ["succeeded"] * 3
+        assert (processes.running, len(bench.freed)) == (0, 3)
 
     run_with_processes(bench, main)
 
