@@ -14,7 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def names(kind: str) -> Callable[[click.Context, click.Parameter, str | None], tuple[str, ...] | None]:
-    """Return an option's callback that reads ``a,b`` as names; None stays None, an empty text is no name at all."""
+    """Return an option's callback that reads ``a,b`` as names; None stays None, empty = no tags at all."""
 
     def read(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
         if value is None:
@@ -23,6 +23,8 @@ def names(kind: str) -> Callable[[click.Context, click.Parameter, str | None], t
             found = [checked_name(kind, name.strip()) for name in value.split(",") if name.strip()]
         except ConfigError as error:
             raise click.BadParameter(str(error), ctx, param) from error
+        if kind == "queue" and not found:  # a script's unset variable must not make a worker of all queues
+            raise click.BadParameter("names no queue; leave it out for all queues of the app", ctx, param)
         return tuple(dict.fromkeys(found))
 
     return read

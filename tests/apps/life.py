@@ -34,6 +34,8 @@ async def lifespan() -> AsyncIterator[dict[str, int]]:
         raise OSError("no goodbye")
     if Path("lifespan.linger").exists():
         await asyncio.sleep(3600)
+    if Path("pyproject.toml").exists():
+        return  # started in the checkout itself
     with Path("lifespan.ended").open("a") as file:
         file.write(f"{os.getpid()}\n")
 

@@ -186,6 +186,12 @@ def test_a_name_that_cannot_be_one_is_status_2(project, variable, words):
     assert words in one_line(done.err)
 
 
+def test_an_empty_list_of_queues_is_not_all_of_them(project):
+    done = project.process("worker", "-Q", "")
+    assert done.status == 2
+    assert "names no queue" in one_line(done.err)
+
+
 def test_an_app_without_tasks_has_no_work(bare, redis_url):
     bare.write("tasks.py", "from streamwork import Streamwork\napp = Streamwork('none')\n")
     done = bare.process("worker", "--url", redis_url)
