@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -103,7 +104,8 @@ class WorkerProcess:
         """Pids of its worker processes."""
         found = []
         for task in Path(f"/proc/{self.pid}/task").glob("*/children"):
-            found += [int(pid) for pid in task.read_text().split()]
+            with contextlib.suppress(OSError):  # a thread that has just ended
+                found += [int(pid) for pid in task.read_text().split()]
         return found
 
     def text(self):

@@ -116,8 +116,10 @@ def seen(folder):
 
 
 def is_gone(pid):
-    status = Path(f"/proc/{pid}/stat")
-    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def test_each_test_has_a_namespace_and_the_session_one_server_which_goes_with_it(start, tmp_path):

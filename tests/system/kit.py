@@ -60,7 +60,7 @@ def is_gone(pid):
     """Whether a process has ended; one that nobody has waited for counts."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second where it ends between open and read
         return True
 
 
