@@ -166,8 +166,13 @@ class _Check:
             victims = set(fault.facts.get("pids", ()))
             for task_id, runs in started.items():
                 before = [run for run in runs if run.at_ns <= fault.at_ns]
-                was_there = task_id in fault.facts.get("ids", ()) or (before and before[-1].pid in victims)
                 after = [run for run in runs if run.at_ns > fault.at_ns and run.pid not in victims]
+                if before:
+                    # The next attempt of what had failed there is a retry, and no recovery.
+                    attempt, was_there = before[-1].facts["attempt"], before[-1].pid in victims
+                    after = [run for run in after if run.facts["attempt"] == attempt]
+                else:
+                    was_there = task_id in fault.facts.get("ids", ())
                 if was_there and after:
                     self.found.recovered_s.append((after[0].at_ns - fault.at_ns) / 1e9)
 

@@ -113,11 +113,11 @@ def play(name, seed, *, is_kept=False):
     try:
         try:
             one.run(stage)
-            stage.settle()
         except (AssertionError, NotProven) as error:
             why.append(f"{type(error).__name__}: {error}")
         except Exception:
             why.append(traceback.format_exc())
+        stage.settle(has_failed=bool(why))
         findings = stage.judge()
         why += _judged(one, stage, findings)
     finally:

@@ -32,6 +32,8 @@ from tests.helpers import WorkerProcess, state_of, wait_until
 NAMESPACE = "faults"
 # How long what was acknowledged may take to end once the fault is over; what did not by then is lost or stuck.
 PATIENCE_S = 40.0
+# The same after a scenario has failed: its history is worth a look, and not a minute.
+_SHORT_PATIENCE_S = 10.0
 
 _text = unpacker(str)
 
@@ -69,7 +71,7 @@ class Stage:
         self.history = History(self.folder / "history")
         self.gates = self.history.folder / ledger.GATES
         self.gates.mkdir()
-        self.proofs, self.workers, self._closing = [], [], []
+        self.proofs, self.workers, self._closing, self._stops = [], [], [], []
         self.server = SERVER_KINDS[scenario.server_kind](self)
         self.url = self.server.url
         self.keys = QueueKeys(NAMESPACE, "default")
@@ -125,8 +127,12 @@ class Stage:
     def load(self, **options):
         """Start a mixed load in the background, see `Load`; it ends with `settle`."""
         load = Load(self.producer, self.random, **options)
-        self._closing.append(load.stop)
+        self.on_settle(load.stop)
         return load
+
+    def on_settle(self, function):
+        """Call this before all is to end, also where the scenario failed: it stops a sender, and may come twice."""
+        self._stops.append(function)
 
     def sent(self, more, within_s=20.0):
         """Wait until so many further messages were acknowledged: the load goes on."""
@@ -191,12 +197,12 @@ class Stage:
         """Return everything in the queue."""
         return state_of(self.driver, self.keys)
 
-    def settle(self):
+    def settle(self, *, has_failed=False):
         """End load, open all gates, and wait until everything has ended and was seen."""
-        for close in [one for one in self._closing if getattr(one, "__func__", None) is Load.stop]:
-            close()
+        for stop in self._stops:
+            stop()
         self.open()
-        give_up_at = time.monotonic() + PATIENCE_S
+        give_up_at = time.monotonic() + (_SHORT_PATIENCE_S if has_failed else PATIENCE_S)
         if self._producer is not None:
             self._producer.join(give_up_at)
         while self._backlog() and time.monotonic() < give_up_at:

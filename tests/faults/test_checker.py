@@ -141,6 +141,14 @@ def test_a_recovery_is_from_the_fault_to_the_start_elsewhere(book):
     assert book.check(DONE, ("b", "succeeded")).recovered_s == [4.0]
 
 
+def test_a_retry_elsewhere_is_no_recovery(book):
+    book.sent("a")
+    book.ran("a", pid=2, attempt=1)
+    book.write("fault", what="killed", pids=[2], ids=[])
+    book.ran("a", pid=3, attempt=2)
+    assert book.check(DONE).recovered_s == []
+
+
 def test_what_had_not_begun_recovers_where_the_fault_names_it(book):
     book.sent("a")
     book.write("fault", what="killed", pids=[2], ids=["id-a"])

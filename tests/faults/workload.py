@@ -19,7 +19,6 @@ MIX = (
     (2, "stubborn", lambda chance: (chance.randint(1, 3),)),
     (1, "boxed", lambda chance: (chance.uniform(0.005, 0.05),)),
 )
-_WAITERS = 2
 
 
 class Producer:
@@ -28,47 +27,76 @@ class Producer:
     Args:
         history: Where it writes.
         app: What it sends on.
+        waiters: Threads that wait for the ends; with 0 the caller does, by `see` or `asee`.
 
     Attributes:
         acknowledged: How many of its messages were.
     """
 
-    def __init__(self, history, app):
+    def __init__(self, history, app, waiters=2):
         self.history, self.app = history, app
         self._lock, self._count = threading.Lock(), 0
         self._sent, self._left, self.acknowledged = queue.SimpleQueue(), 0, 0
         self._give_up_at = None
-        self._waiters = [threading.Thread(target=self._wait, daemon=True) for _ in range(_WAITERS)]
+        self._waiters = [threading.Thread(target=self._wait, daemon=True) for _ in range(waiters)]
         for waiter in self._waiters:
             waiter.start()
 
-    def label(self, prefix):
-        """Return a name that no other message of this producer has."""
-        with self._lock:
-            self._count += 1
-            return f"{prefix}-{self._count}"
-
     def send(self, task, *args, label=None, expects=VALUE, **options):
         """Send one, and return its handle, or None where it was not acknowledged; options are the message's."""
-        label = label or self.label(task)
-        call = self.app.tasks[f"ledger.{task}"]
-        self.history.write("attempted", label, task=task, expects=expects)
+        label, call = self._attempted(task, args, label, expects, options)
         try:
-            handle = (call.options(**options) if options else call).enqueue(label, *args)
-        except EnqueueUnknown as error:
-            self.history.write("doubtful", label, error=str(error), ids=error.task_ids)
-        except StreamworkError as error:
-            self.history.write("refused", label, error=f"{type(error).__name__}: {error}")
+            handle = call.enqueue()
         except Exception as error:
-            self.history.write("broke", label, error=repr(error))
-        else:
-            self.history.write("acknowledged", label, handle.id, lane=handle.lane, entry=handle.entry)
+            return self._refused(label, error)
+        self._acknowledged(label, handle)
+        self._wait_for(label, handle)
+        return handle
+
+    def send_many(self, task, labels, *args):
+        """Send several in one chunk, so that one read may bring them all; their handles."""
+        calls = [self._attempted(task, args, label, VALUE, {})[1] for label in labels]
+        handles = self.app.enqueue_many(calls)
+        for label, handle in zip(labels, handles, strict=True):
+            self._acknowledged(label, handle)
+            self._wait_for(label, handle)
+        return handles
+
+    def _wait_for(self, label, handle):
+        if self._waiters:
             with self._lock:
                 self._left += 1
-                self.acknowledged += 1
             self._sent.put((label, handle))
-            return handle
-        return None
+
+    async def asend(self, task, *args, label=None, expects=VALUE, **options):
+        """Send one from a loop; nobody waits for it but the caller."""
+        label, call = self._attempted(task, args, label, expects, options)
+        try:
+            handle = await call.aenqueue()
+        except Exception as error:
+            return self._refused(label, error)
+        self._acknowledged(label, handle)
+        return handle
+
+    def _attempted(self, task, args, label, expects, options):
+        with self._lock:
+            self._count += 1
+            label = label or f"{task}-{self._count}"
+        known = self.app.tasks[f"ledger.{task}"]
+        self.history.write("attempted", label, task=task, expects=expects)
+        return label, (known.options(**options) if options else known).call(label, *args)
+
+    def _refused(self, label, error):
+        if isinstance(error, EnqueueUnknown):
+            self.history.write("doubtful", label, error=str(error), ids=error.task_ids)
+        else:
+            kind = "refused" if isinstance(error, StreamworkError) else "broke"
+            self.history.write(kind, label, error=f"{type(error).__name__}: {error}")
+
+    def _acknowledged(self, label, handle):
+        self.history.write("acknowledged", label, handle.id, lane=handle.lane, entry=handle.entry)
+        with self._lock:
+            self.acknowledged += 1
 
     def join(self, give_up_at):
         """Wait until the end of each message was seen, or until then (monotonic seconds)."""
@@ -87,7 +115,7 @@ class Producer:
     def _wait(self):
         while (sent := self._sent.get()) is not None:
             label, handle = sent
-            if not self._see(label, handle, 0.5):
+            if not self.see(label, handle, 0.5):
                 if self._give_up_at is None or time.monotonic() < self._give_up_at:
                     self._sent.put(sent)  # the others are not to wait for a held one
                     continue
@@ -95,18 +123,33 @@ class Producer:
             with self._lock:
                 self._left -= 1
 
-    def _see(self, label, handle, timeout_s):
+    def see(self, label, handle, timeout_s):
+        """Wait for one end, and write it down; False when the time is up or Redis is away."""
         try:
             if not handle.wait(timeout_s):
                 return False
-            self.history.write("seen", label, handle.id, state="succeeded", value=handle.result(5))
-        except TaskFailed as error:
+            value = handle.result(5)
+        except StreamworkError as error:
+            return self._seen_error(label, handle, error)
+        self.history.write("seen", label, handle.id, state="succeeded", value=value)
+        return True
+
+    async def asee(self, label, handle, timeout_s):
+        """Wait for one end on a loop, and write it down; False when the time is up or Redis is away."""
+        try:
+            value = await handle.aresult(timeout_s)
+        except StreamworkError as error:
+            return self._seen_error(label, handle, error)
+        self.history.write("seen", label, handle.id, state="succeeded", value=value)
+        return True
+
+    def _seen_error(self, label, handle, error):
+        if isinstance(error, TaskFailed):
             self.history.write("seen", label, handle.id, state=error.state, value=None, error=str(error)[:300])
-        except ResultGone as error:
+        elif isinstance(error, ResultGone):
             self.history.write("unseen", label, handle.id, error=str(error))
-        except StreamworkError:
-            time.sleep(0.05)  # Redis is away: that is the scenario's business, not the waiter's
-            return False
+        else:
+            return False  # Redis is away: that is the scenario's business, not the waiter's
         return True
 
 

@@ -1,4 +1,4 @@
-"""A worker that is frozen past its life and thawed: its words count no more."""
+"""A worker that is frozen past its life and thawed: its words count no more, or count instead of the other's."""
 
 from __future__ import annotations
 
@@ -12,19 +12,7 @@ from tests.faults.stage import process_state
 @scenario("zombie-thawed", rules=(11, 13, 14, 20))
 def zombie_thawed(stage):
     """SIGSTOP past the life, the work ends elsewhere, SIGCONT: what the zombie writes is refused."""
-    zombie, _ = stage.pair()
-    task = stage.random.choice(("held", "held_in_thread"))
-    labels = [f"held-{number}" for number in range(8)]
-    for label in labels:
-        stage.producer.send(task, label=label)
-    held = [run for label in labels for run in stage.started(label)]
-    stage.load()
-    stage.sent(10)
-    frozen = freeze(stage, zombie)
-    mine = [run.label for run in held if run.pid in frozen]
-    stage.prove("messages that it holds", mine)
-    for label in mine:
-        stage.started(label, times=2)
+    zombie, mine = _frozen_with_work(stage)
     stage.open()
     stage.until(lambda: {one.label for one in stage.history.of("seen")} >= set(mine), "their ends elsewhere")
     os.killpg(zombie.pid, signal.SIGCONT)
@@ -34,10 +22,65 @@ def zombie_thawed(stage):
     stage.sent(10)
 
 
-def freeze(stage, worker):
-    """SIGSTOP a worker with all its processes, prove it, and return their pids."""
-    pids = stage.fault("worker frozen", worker)
-    os.killpg(worker.pid, signal.SIGSTOP)
+@scenario("zombie-races", rules=(13, 20))
+def zombie_races(stage):
+    """SIGCONT while the work runs elsewhere, and both are let go at one instant: one of the two counts."""
+    zombie, mine = _frozen_with_work(stage)
+    first, then = stage.random.sample((stage.open, lambda: os.killpg(zombie.pid, signal.SIGCONT)), 2)
+    first()
+    then()
+    both = lambda: all(len(stage.history.of("effect", label)) == 2 for label in mine)
+    stage.until(both, "both have worked")
+    stage.prove("messages with two effects", len(mine))
+    stage.sent(20)
+
+
+@scenario("zombie-supervisor", rules=(11, 12, 13, 20))
+def zombie_supervisor(stage):
+    """Only the supervisor is frozen: its process stops reading, its late outcomes are refused, and it begins anew."""
+    zombie, _ = stage.pair()
+    mine = _held(stage, zombie)
+    pids = stage.fault("supervisor frozen", zombie)
+    zombie.signal(signal.SIGSTOP)
+    stage.until(lambda: process_state(zombie.pid) == "T", "it stands still")
+    stage.prove("state of the supervisor", process_state(zombie.pid))
+    for label in mine:
+        stage.started(label, times=2)
+    child = pids[1]
+    before = len([run for run in stage.history.of("started") if run.pid == child])
+    stage.sent(20)
+    stage.open()
+    stage.until(lambda: "lease lost" in zombie.text(), "its process is told that its lease is lost")
+    stage.prove("late outcomes refused", zombie.text().count("lease lost"))
+    assert len([run for run in stage.history.of("started") if run.pid == child]) == before
+    zombie.signal(signal.SIGCONT)
+    stage.until(lambda: "fenced" in zombie.text(), "it is told that it is fenced")
+    after = lambda: [run for run in stage.history.of("started") if run.pid == child]
+    stage.until(lambda: len(after()) > before, "it reads again, under another name")
+
+
+def _held(stage, worker):
+    """Send what holds until this worker has some of it, start a load, and return the labels."""
+    task = stage.random.choice(("held", "held_in_thread"))
+    labels = [f"held-{number}" for number in range(8)]
+    for label in labels:
+        stage.producer.send(task, label=label)
+    children = worker.children
+    held = [run.label for label in labels for run in stage.started(label) if run.pid in children]
+    stage.prove("messages that it holds", held)
+    stage.load()
+    stage.sent(10)
+    return held
+
+
+def _frozen_with_work(stage):
+    """Freeze one of two workers, and return it with what it holds once all of that runs in the other."""
+    zombie, _ = stage.pair()
+    mine = _held(stage, zombie)
+    pids = stage.fault("worker frozen", zombie)
+    os.killpg(zombie.pid, signal.SIGSTOP)
     stage.until(lambda: {process_state(pid) for pid in pids} <= {"T", ""}, "all of it stands still")
     stage.prove("process states", {pid: process_state(pid) for pid in pids})
-    return pids
+    for label in mine:
+        stage.started(label, times=2)
+    return zombie, mine
