@@ -161,7 +161,7 @@ def main(arguments=None):
 
 def _wide():
     """Return where the table goes: whole, also in a pipe, which has no width."""
-    return Console(width=max(Console().width, 128))
+    return Console(width=max(Console().width, 140))
 
 
 def _tell(console, verdict):

@@ -47,6 +47,8 @@ class History:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._pid, self._file = 0, -1
+        # What was read so far, by file: bytes, and the records in them. Whoever waits for a record reads often.
+        self._read = {}
 
     def write(self, kind, label="", task_id="", **facts):
         """Append a record; whole or not at all, whatever kills the process."""
@@ -62,16 +64,25 @@ class History:
 
     def read(self):
         """Return the records of all processes in the order of their instants."""
-        found = [record for path in sorted(self.folder.glob("*.jsonl")) for record in _records(path)]
+        found = [record for path in self.folder.glob("*.jsonl") for record in self._records(path)]
         return sorted(found, key=lambda record: record.at_ns)
+
+    def _records(self, path):
+        size, records = self._read.get(path, (0, []))
+        with path.open("rb") as file:
+            file.seek(size)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        records = [*records, *map(_record, whole.splitlines())]
+        self._read[path] = size + len(whole), records
+        return records
 
     def of(self, kind, label=None):
         """Return the records of one kind, or those of one message."""
         return [one for one in self.read() if one.kind == kind and label in (None, one.label)]
 
 
-def _records(path):
-    for line in path.read_bytes().split(b"\n")[:-1]:
-        facts = json.loads(line)
-        fixed = [facts.pop(name) for name in ("at_ns", "kind", "pid", "label", "id")]
-        yield Record(*fixed, facts)
+def _record(line):
+    facts = json.loads(line)
+    fixed = [facts.pop(name) for name in ("at_ns", "kind", "pid", "label", "id")]
+    return Record(*fixed, facts)
