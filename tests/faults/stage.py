@@ -34,6 +34,8 @@ NAMESPACE = "faults"
 PATIENCE_S = 40.0
 # The same after a scenario has failed: its history is worth a look, and not a minute.
 _SHORT_PATIENCE_S = 10.0
+# Waiters ask every 2 s by themselves: who was told nothing for so long after all has ended never will be.
+QUIET_S = 8.0
 
 _text = unpacker(str)
 
@@ -203,9 +205,12 @@ class Stage:
             stop()
         self.open()
         give_up_at = time.monotonic() + (_SHORT_PATIENCE_S if has_failed else PATIENCE_S)
-        if self._producer is not None:
-            self._producer.join(give_up_at)
-        while self._backlog() and time.monotonic() < give_up_at:
+        busy_at = time.monotonic()
+        while (now := time.monotonic()) < min(give_up_at, busy_at + QUIET_S):
+            if self._backlog():
+                busy_at = now
+            elif self._producer is None or not self._producer.left:
+                return
             time.sleep(0.02)
 
     def _backlog(self):
@@ -220,7 +225,7 @@ class Stage:
         for worker in self.workers:
             worker.end()
         if self._producer is not None:
-            self._producer.join(time.monotonic())
+            self._producer.close()
         try:
             end = self._end()
         except Exception as error:

@@ -31,13 +31,14 @@ class Producer:
 
     Attributes:
         acknowledged: How many of its messages were.
+        left: How many of those are waited for.
     """
 
     def __init__(self, history, app, waiters=2):
         self.history, self.app = history, app
         self._lock, self._count = threading.Lock(), 0
-        self._sent, self._left, self.acknowledged = queue.SimpleQueue(), 0, 0
-        self._give_up_at = None
+        self._sent, self.left, self.acknowledged = queue.SimpleQueue(), 0, 0
+        self._has_given_up = False
         self._waiters = [threading.Thread(target=self._wait, daemon=True) for _ in range(waiters)]
         for waiter in self._waiters:
             waiter.start()
@@ -65,7 +66,7 @@ class Producer:
     def _wait_for(self, label, handle):
         if self._waiters:
             with self._lock:
-                self._left += 1
+                self.left += 1
             self._sent.put((label, handle))
 
     async def asend(self, task, *args, label=None, expects=VALUE, **options):
@@ -98,15 +99,9 @@ class Producer:
         with self._lock:
             self.acknowledged += 1
 
-    def join(self, give_up_at):
-        """Wait until the end of each message was seen, or until then (monotonic seconds)."""
-        self._give_up_at = give_up_at
-        while self._left and time.monotonic() < give_up_at:
-            time.sleep(0.01)
-
     def close(self):
-        """Wait for nothing any more; the threads end."""
-        self._give_up_at = 0.0
+        """Wait for nothing any more: what was not seen by now is unseen, and the threads end."""
+        self._has_given_up = True
         for _ in self._waiters:
             self._sent.put(None)
         for waiter in self._waiters:
@@ -115,13 +110,13 @@ class Producer:
     def _wait(self):
         while (sent := self._sent.get()) is not None:
             label, handle = sent
-            if not self.see(label, handle, 0.5):
-                if self._give_up_at is None or time.monotonic() < self._give_up_at:
+            if not self.see(label, handle, 0.05 if self._has_given_up else 0.5):
+                if not self._has_given_up:
                     self._sent.put(sent)  # the others are not to wait for a held one
                     continue
                 self.history.write("unseen", label, handle.id, error="no end within the patience")
             with self._lock:
-                self._left -= 1
+                self.left -= 1
 
     def see(self, label, handle, timeout_s):
         """Wait for one end, and write it down; False when the time is up or Redis is away."""
