@@ -28,6 +28,7 @@ from tests.faults.checker import QueueEnd, check
 from tests.faults.history import History
 from tests.faults.workload import Load, Producer
 from tests.helpers import WorkerProcess, state_of, wait_until
+from tests.system.kit import is_gone
 
 NAMESPACE = "faults"
 # How long what was acknowledged may take to end once the fault is over; what did not by then is lost or stuck.
@@ -181,11 +182,13 @@ class Stage:
         self.proofs.append(text)
         self.history.write("proof", what=text)
 
-    def kill(self, worker, what="worker killed"):
-        """SIGKILL a worker with all its processes, as a machine that loses power does, and prove it."""
-        self.fault(what, worker)
+    def kill(self, worker, what="worker killed", ids=()):
+        """SIGKILL a worker with all its processes, as a machine that loses power does, and prove it; see `fault`."""
+        pids = self.fault(what, worker, ids=ids)
         worker.kill()
-        self.prove("the supervisor ended by signal", -worker.process.returncode == signal.SIGKILL and "SIGKILL")
+        self.prove("the supervisor ended by SIGKILL", worker.process.returncode == -signal.SIGKILL)
+        self.until(lambda: all(map(is_gone, pids)), "its processes are gone")
+        self.prove("processes that ended with it", len(pids) - 1)
 
     def erased(self):
         """Note that everything acknowledged until now was destroyed on purpose."""

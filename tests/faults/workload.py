@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import random
 import threading
-import time
 
 from streamwork.errors import EnqueueUnknown, ResultGone, StreamworkError, TaskFailed
 from tests.faults.checker import VALUE

@@ -28,10 +28,7 @@ def kill_before_run(stage):
     begun = {run.id for run in stage.history.of("started")}
     waiting = [handle.id for handle in handles if handle.id not in begun]
     stage.prove("messages read and not begun", len(waiting))
-    pids = stage.fault("worker killed", victim, ids=waiting)
-    victim.kill()
-    stage.prove("the supervisor ended by SIGKILL", victim.process.returncode == -signal.SIGKILL)
-    stage.prove("all of its processes are gone", all(map(is_gone, pids)))
+    stage.kill(victim, ids=waiting)
     stage.open()
     stage.sent(20)
 
