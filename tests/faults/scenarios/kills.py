@@ -89,7 +89,9 @@ def kill_after_settle(stage):
     stage.open("the-one")
     stage.until(lambda: proxy.dropped, "the reply is lost")
     stage.prove("the reply was cut off", proxy.dropped == 1)
-    stage.prove("state of its sender", process_state(victim.children[0]) == "T" and "T")
+    (sender,) = victim.children
+    stage.until(lambda: process_state(sender) == "T", "its sender stands still")
+    stage.prove("state of its sender", process_state(sender))
     stage.prove("Redis has the settle", task_id in [record.id for record in stage.state().journal])
     stage.kill(victim, "worker killed before the reply of its settle")
     stage.until(lambda: "dead consumer taken" in stage.workers[1].text(), "the dead one is taken")
