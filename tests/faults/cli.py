@@ -33,7 +33,8 @@ examples:
 A failed run leaves its folder (history, gates, logs of the workers) and prints where. The seed decides what a scenario
 leaves to chance; how the processes interleave is the machine's, so repeat a rare failure with --seeds.
 
-exit status: 0 no violation, every fault took effect, recoveries within their reach; 1 otherwise; 2 wrong usage.
+exit status: 0 no violation, and every fault took effect; 1 otherwise; 2 wrong usage. A recovery later than its reach is
+told and costs nothing, since it also means a busy machine; --strict makes it 1.
 """
 # A scenario that is not over by then hangs; each has patience of its own, which ends long before.
 _STUCK_S = 240.0
@@ -56,6 +57,7 @@ def _parser():
         help="runs side by side (default 1, for times that mean something)",
     )
     add("--keep", action="store_true", help="keep history and logs of the runs that passed, too")
+    add("--strict", action="store_true", help="exit status 1 also where recoveries miss their reach")
     add("--json", type=Path, metavar="FILE", help="write every run there")
     add("--report", type=Path, metavar="FILE.md", help="write the table there as Markdown")
     add("--list", action="store_true", help="list the scenarios, with the rules that they attack, and exit")
@@ -156,7 +158,7 @@ def main(arguments=None):
         report.show(_wide())
         return 128 + signal.SIGINT
     report.show(_wide())
-    return 1 if report.failed or report.slow else 0
+    return 1 if report.failed or (given.strict and report.slow) else 0
 
 
 def _wide():

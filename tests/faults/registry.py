@@ -29,6 +29,7 @@ class Scenario:
         is_ordered: Whether first deliveries must begin in the order of their lane: needs one consumer.
         most_duplicated_runs: Runs beyond one per attempt that are allowed; None = any number.
         recovery_s: Reach for the 99th percentile of recoveries over all seeds; None = there is none.
+        promise_s: No recovery may take longer; None = nothing is promised.
         needs: Answers why it cannot run on this machine, or "".
     """
 
@@ -40,6 +41,7 @@ class Scenario:
     is_ordered: bool = False
     most_duplicated_runs: int | None = None
     recovery_s: float | None = None
+    promise_s: float | None = None
     needs: Callable = field(default=lambda: "")
 
     @property
@@ -133,4 +135,6 @@ def _judged(one, stage, findings):
         why.append("unproven: nothing shows that the fault took effect")
     if one.most_duplicated_runs is not None and len(findings.duplicated_runs) > one.most_duplicated_runs:
         why += [f"duplicated run: {line}" for line in findings.duplicated_runs]
+    if one.promise_s is not None:
+        why += [f"late: recovered after {time_s:.1f} s" for time_s in findings.recovered_s if time_s > one.promise_s]
     return why

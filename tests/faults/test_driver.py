@@ -80,6 +80,19 @@ def test_what_must_not_run_twice_and_does_fails(stand_in):
     assert line.startswith("duplicated run: one ran again")
 
 
+def test_a_recovery_later_than_was_promised_fails(stand_in):
+    def kill(stage):
+        victim = stage.worker()
+        stage.producer.send("held", label="one")
+        stage.started("one")
+        stage.worker()
+        stage.kill(victim)
+        stage.started("one", times=2)
+
+    (line,) = stand_in(kill, promise_s=0.001).why
+    assert line.startswith("late: recovered after ")
+
+
 def test_a_scenario_that_cannot_run_here_says_why(stand_in):
     verdict = stand_in(lambda stage: None, needs=lambda: "no such device")
     assert (verdict.status, verdict.why) == ("skipped", ["no such device"])
