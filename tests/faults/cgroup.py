@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -19,16 +20,35 @@ def why_not():
 
 
 class MemoryLimit:
-    """A group of processes, each with all its future descendants, that together may have so much memory."""
+    """The processes of a worker, without its supervisor, may together have so much memory.
 
-    def __init__(self, megabytes):
+    With the supervisor in the group the kernel sometimes kills that too, milliseconds later: the process is dead then,
+    and its memory does not count as free yet.
+
+    Args:
+        megabytes: How much.
+        worker: Whose; processes that it starts later are put into the group before they have a body to run.
+    """
+
+    def __init__(self, megabytes, worker):
         self._folder = _ROOT / f"streamwork-{random_id(32)}"
         self._folder.mkdir()
         (self._folder / "memory.limit_in_bytes").write_text(str(megabytes << 20))
+        self._worker, self._ends = worker, threading.Event()
+        self._add()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
 
-    def add(self, pid):
-        """Put a process into the group."""
-        (self._folder / "cgroup.procs").write_text(str(pid))
+    def _follow(self):
+        while not self._ends.wait(0.01):
+            self._add()
+
+    def _add(self):
+        for pid in self._worker.children:
+            try:
+                (self._folder / "cgroup.procs").write_text(str(pid))
+            except OSError:  # it has ended
+                continue
 
     @property
     def kills(self):
@@ -38,6 +58,8 @@ class MemoryLimit:
 
     def close(self):
         """Give the group up; its processes have ended."""
+        self._ends.set()
+        self._thread.join()
         for _ in range(200):
             try:
                 self._folder.rmdir()

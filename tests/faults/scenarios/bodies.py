@@ -15,10 +15,8 @@ def body_out_of_memory(stage):
     """The kernel kills a process for its memory: who took too much once runs again, who always does is quarantined."""
     limits = []
     for worker in stage.pair():
-        limit = cgroup.MemoryLimit(LIMIT_MB)
+        limit = cgroup.MemoryLimit(LIMIT_MB, worker)
         stage.on_close(limit.close)
-        for pid in (worker.pid, *worker.children):
-            limit.add(pid)
         limits.append(limit)
     stage.load(pause_s=0.1)
     times = stage.random.choice((1, 2, 99))
