@@ -10,6 +10,9 @@ import hiredis
 
 _NOW = struct.pack("ii", 1, 0)
 
+# The two ways of a connection.
+REQUESTS, REPLIES = "requests", "replies"
+
 
 class DropReplyProxy:
     """Forwards everything until told otherwise; requests are counted over all connections.
@@ -51,12 +54,12 @@ class DropReplyProxy:
             self._rule = (matches, set(nth), "request")
             self.seen = self.dropped = 0
 
-    def cut(self):
-        """Reset every connection."""
+    def cut(self, *, is_orderly=False):
+        """Reset every connection, or end it in order, as a server that stops does."""
         with self._lock:
             pairs = list(self._pairs)
         for pair in pairs:
-            self._end(pair)
+            self._end(pair, is_orderly=is_orderly)
 
     def stall(self):
         """Swallow what the connections of now carry, both ways, as a firewall that forgot them does; new ones work."""
@@ -90,11 +93,21 @@ class DropReplyProxy:
                 upstream.close()
                 client.close()
                 continue
-            pair = _Pair(client, upstream)
+            pair = self._pair(client, upstream)
             with self._lock:
                 self._pairs.add(pair)
             self._thread(self._requests, pair)
             self._thread(self._replies, pair)
+
+    def _pair(self, client, upstream):
+        return Pair(client, upstream)
+
+    def _forward(self, pair, way, data):
+        (pair.upstream if way == REQUESTS else pair.client).sendall(data)
+
+    def _ended(self, pair, way):
+        """Nothing more comes this way."""
+        self._end(pair)
 
     def _requests(self, pair):
         reader = hiredis.Reader()
@@ -111,10 +124,10 @@ class DropReplyProxy:
                     elif what == "request":
                         self._end(pair, is_drop=True)
                         return
-                pair.upstream.sendall(data)
+                self._forward(pair, REQUESTS, data)
         except OSError:
             pass
-        self._end(pair)
+        self._ended(pair, REQUESTS)
 
     def _match(self, request):
         with self._lock:
@@ -135,33 +148,44 @@ class DropReplyProxy:
                 if pair.cut_at is not None and pair.answered >= pair.cut_at:
                     self._end(pair, is_drop=True)
                     return
-                pair.client.sendall(data)
+                self._forward(pair, REPLIES, data)
         except OSError:
             pass
-        self._end(pair)
+        self._ended(pair, REPLIES)
 
-    def _end(self, pair, *, is_drop=False):
+    def _end(self, pair, *, is_drop=False, is_orderly=False):
         with self._lock:
             if pair not in self._pairs:
                 return
             self._pairs.discard(pair)
             self.dropped += is_drop
+        pair.over.set()
         try:
-            pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NOW)  # a reset, not an orderly end
+            if not is_orderly:
+                pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NOW)
+            # Both ways would send an orderly end before the reset; so much wakes the thread that reads there.
+            pair.client.shutdown(socket.SHUT_RDWR if is_orderly else socket.SHUT_RD)
+        except OSError:
+            pass
+        try:
+            pair.upstream.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
         for end in (pair.client, pair.upstream):
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             end.close()
 
 
-class _Pair:
+class Pair:
+    """One connection: its client's end, and the way on to the server.
+
+    Attributes:
+        over: Set once it was cut or has ended.
+    """
+
     def __init__(self, client, upstream):
         self.client = client
         self.upstream = upstream
+        self.over = threading.Event()
         self.sent = self.answered = 0
         self.cut_at = None
         self.is_stalled = False
