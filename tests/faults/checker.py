@@ -43,10 +43,11 @@ class Findings:
     Attributes:
         refused: Producers were told by a typed error that nothing was sent.
         doubtful: Producers were told that it may have been sent (`EnqueueUnknown`).
-        erased: Acknowledged before the data was destroyed on purpose; what became of them is not judged.
+        erased: Acknowledged before the data was destroyed on purpose, and of no known end: gone, as expected.
         ok: Acknowledged, and ended once, as expected.
         duplicated_runs: Runs beyond one per attempt; the price of at-least-once, no violation by itself.
-        recovered_s: From a fault to the start of each of its victims' bodies elsewhere.
+        recovered_s: From a fault to the start of each of its victims' bodies elsewhere; from the first answer of a
+            Redis that was away to the first start of a body.
     """
 
     attempted: int = 0
@@ -86,7 +87,6 @@ class _Check:
         for record in records:
             self.kinds[record.kind].append(record)
         self.sent = {record.label: record for record in self.kinds["attempted"]}
-        self.erased_at_ns = max((record.at_ns for record in self.kinds["erased"]), default=-1)
         self.ends = Counter(task_id for task_id, state in end.journal if state in ENDS)
         self.states = defaultdict(list)
         for task_id, state in end.journal:
@@ -110,15 +110,14 @@ class _Check:
         return found
 
     def _outcome_of(self, record):
-        if record.at_ns <= self.erased_at_ns:
-            self.found.erased += 1
-            return
         task_id, what = record.id, f"{record.label} ({record.id})"
         expects = self.sent[record.label].facts.get("expects", VALUE) if record.label in self.sent else ANYTHING
         seen = [one for one in self.kinds["seen"] if one.id == task_id]
         states = self.states[task_id] or [one.facts["state"] for one in seen[:1]]
         if not states and task_id not in self.end.dead:
-            if not self.end.backlog:
+            if any(_is_erased(record, erased) for erased in self.kinds["erased"]):
+                self.found.erased += 1
+            elif not self.end.backlog:
                 self.found.lost.append(f"{what} was acknowledged and never ended")
             return
         reason = self.end.dead.get(task_id)
@@ -175,6 +174,10 @@ class _Check:
                     was_there = task_id in fault.facts.get("ids", ())
                 if was_there and after:
                     self.found.recovered_s.append((after[0].at_ns - fault.at_ns) / 1e9)
+        firsts = sorted(runs[0].at_ns for runs in started.values())
+        for answer in self.kinds["answered"]:
+            after = [at_ns for at_ns in firsts if at_ns > answer.at_ns]
+            self.found.recovered_s += [(at_ns - answer.at_ns) / 1e9 for at_ns in after[:1]]
 
     def _order(self):
         lanes, begun = defaultdict(list), {}
@@ -227,3 +230,13 @@ class _Check:
         for name, task_id, state, value in told:
             if state == "succeeded" and value not in values[task_id]:
                 self.found.unexpected.append(f"{name} has the result {value!r}, which none of its runs returned")
+
+
+def _is_erased(record, erased):
+    """Whether a message had its place in what was destroyed; Redis gave it its entry id by its own clock."""
+    until_ms, lane = erased.facts.get("until_ms"), erased.facts.get("lane")
+    if lane is not None and record.facts["lane"] != lane:
+        return False
+    if until_ms is None or not record.facts.get("entry"):
+        return record.at_ns <= erased.at_ns
+    return int(record.facts["entry"].partition("-")[0]) <= until_ms

@@ -16,7 +16,7 @@ KINDS = frozenset({
     "attempted", "acknowledged", "refused", "doubtful", "broke",
     "started", "effect",
     "seen", "unseen",
-    "fault", "proof", "planted", "erased",
+    "fault", "answered", "proof", "planted", "erased",
 })  # fmt: skip
 
 

@@ -24,7 +24,7 @@ class Scenario:
         name: What `--only` selects by; kebab-case, and those of one kind begin alike.
         run: Takes the `Stage`. What it asserts are facts of the fault; losses and doubles are the checker's.
         rules: Rules of the protocol that it attacks.
-        server_kind: Key of `stage.SERVER_KINDS`.
+        server_kind: Key of `servers.SERVER_KINDS`.
         ttl_s: The workers' `liveness.ttl_s`.
         is_ordered: Whether first deliveries must begin in the order of their lane: needs one consumer.
         most_duplicated_runs: Runs beyond one per attempt that are allowed; None = any number.

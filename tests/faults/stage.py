@@ -13,19 +13,18 @@ from pathlib import Path
 import psutil
 
 from streamwork import Streamwork
-from streamwork.config import redis_for_tests
 from streamwork.errors import StreamworkError
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
 from streamwork.store.keys import QueueKeys
 from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.sync_driver import SyncDriver
-from streamwork.testing.server import PrivateServer
 from streamwork.wire.codec import unpacker
 from tests import leaks
 from tests.apps import ledger
 from tests.faults.checker import QueueEnd, check
 from tests.faults.history import History
+from tests.faults.servers import SERVER_KINDS
 from tests.faults.workload import Load, Producer
 from tests.helpers import WorkerProcess, state_of, wait_until
 from tests.system.kit import is_gone
@@ -45,15 +44,6 @@ class NotProven(Exception):
     """The fault did not bite, so the run says nothing."""
 
 
-def _unix(stage):
-    # With `everysec` writes wait in memory while an fsync goes on, and a kill loses them.
-    return PrivateServer(redis_for_tests()[1], "--appendonly", "yes", "--appendfsync", "always")
-
-
-# How the Redis of a scenario is made: takes the stage, returns what has `url`, `pid`, `start`, `stop`, `close`.
-SERVER_KINDS = {"unix": _unix}
-
-
 class Stage:
     """What a scenario works with.
 
@@ -61,6 +51,7 @@ class Stage:
         random: The only source of chance, from the scenario's name and the seed.
         server: The Redis, see `SERVER_KINDS`.
         url: What workers and producers are given unless told otherwise; a scenario may set it, as to a proxy's.
+        settings: Of the producer's app, by dotted name; a scenario may set some before it first sends.
         history: Where everybody writes.
         driver: A connection of the stage's own, straight to the server.
         producer: Sends, and waits for what it sent.
@@ -76,7 +67,7 @@ class Stage:
         self.gates.mkdir()
         self.proofs, self.workers, self._closing, self._stops = [], [], [], []
         self.server = SERVER_KINDS[scenario.server_kind](self)
-        self.url = self.server.url
+        self.url, self.settings = self.server.url, {}
         self.keys = QueueKeys(NAMESPACE, "default")
         self._driver = self._producer = None
 
@@ -91,7 +82,7 @@ class Stage:
     def producer(self):
         """The sender in this process, made when first asked for: `url` may have been set by then."""
         if self._producer is None:
-            self._producer = Producer(self.history, self.app())
+            self._producer = Producer(self.history, self.app(**self.settings))
         return self._producer
 
     def app(self, url=None, **settings):
@@ -190,9 +181,20 @@ class Stage:
         self.until(lambda: all(map(is_gone, pids)), "its processes are gone")
         self.prove("processes that ended with it", len(pids) - 1)
 
-    def erased(self):
-        """Note that everything acknowledged until now was destroyed on purpose."""
-        self.history.write("erased")
+    def erased(self, until_ms, lane=None):
+        """Note that what had its entry by then was destroyed on purpose, and wait for none of it.
+
+        Args:
+            until_ms: When, by Redis' clock; that of entry ids, so it tells also where senders were busy.
+            lane: Only what is on this one.
+        """
+        self.history.write("erased", until_ms=until_ms, lane=lane)
+        if self._producer is not None:
+            self._producer.forget(until_ms, lane)
+
+    def answered(self):
+        """Note that a Redis that was away answers: recovery is the first start of a body from here."""
+        self.history.write("answered")
 
     def planted(self, task_id, reason="undecodable"):
         """Note that a dead letter of this id is expected, though nobody sent it."""

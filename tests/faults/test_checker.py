@@ -89,6 +89,33 @@ def test_what_was_destroyed_on_purpose_is_not_judged(book):
     assert found.lost == ["b (id-b) was acknowledged and never ended"]
 
 
+def test_what_was_destroyed_is_told_by_entry_and_lane(book):
+    book.sent("before")
+    book.sent("beside", lane="5:")
+    book.ran("before")
+    book.write("erased", until_ms=3, lane="1:")
+    book.sent("after")
+    found = book.check()
+    assert found.erased == 1
+    assert [line.split()[0] for line in found.lost] == ["beside", "after"]
+
+
+def test_what_ended_before_it_was_destroyed_is_judged(good):
+    good.write("erased")
+    found = good.check(DONE, DONE)
+    assert found.erased == 0
+    assert len(found.duplicated_commits) == 1
+
+
+def test_redis_answers_again_and_work_is_resumed_with_the_first_start(good):
+    good.sent("b")
+    good.ran("a", pid=3)
+    good.write("answered")
+    good.ran("a", pid=4)  # it had begun before
+    good.ran("b")
+    assert good.check(DONE, ("b", "succeeded")).recovered_s == [3.0]
+
+
 def test_a_second_run_of_an_attempt_is_a_figure_and_no_violation(good):
     good.ran("a", pid=3)
     found = good.check(DONE)

@@ -37,7 +37,7 @@ class Producer:
         self.history, self.app = history, app
         self._lock, self._count = threading.Lock(), 0
         self._sent, self.left, self.acknowledged = queue.SimpleQueue(), 0, 0
-        self._has_given_up = False
+        self._has_given_up, self._forgotten = False, []
         self._waiters = [threading.Thread(target=self._wait, daemon=True) for _ in range(waiters)]
         for waiter in self._waiters:
             waiter.start()
@@ -98,6 +98,14 @@ class Producer:
         with self._lock:
             self.acknowledged += 1
 
+    def forget(self, until_ms, lane=None):
+        """Wait no longer for what has an entry of that time or before, or of these only what is on one lane."""
+        self._forgotten.append((until_ms, lane))
+
+    def _is_forgotten(self, handle):
+        at_ms = int((handle.entry or "0").partition("-")[0])
+        return any(at_ms <= until_ms and lane in (None, handle.lane) for until_ms, lane in self._forgotten)
+
     def close(self):
         """Wait for nothing any more: what was not seen by now is unseen, and the threads end."""
         self._has_given_up = True
@@ -109,7 +117,7 @@ class Producer:
     def _wait(self):
         while (sent := self._sent.get()) is not None:
             label, handle = sent
-            if not self.see(label, handle, 0.05 if self._has_given_up else 0.5):
+            if not self.see(label, handle, 0.05 if self._has_given_up else 0.5) and not self._is_forgotten(handle):
                 if not self._has_given_up:
                     self._sent.put(sent)  # the others are not to wait for a held one
                     continue
