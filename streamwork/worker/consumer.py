@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from streamwork.broker.resend import backoff_s
 from streamwork.clock import SYSTEM_CLOCK
 from streamwork.errors import StoreError, StoreUnavailable
+from streamwork.outage import Outage
 from streamwork.store import scripts
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
@@ -51,6 +52,7 @@ class Consumer:
         self.is_idle = False
         self.in_hand: Callable[[], int] = lambda: 0  # set by the worker: what a crash now would blame
         self.knows: Callable[[bytes, bytes], bool] = lambda _lane, _entry: True  # set by the worker: is it held
+        self.outage = Outage()
         self.free_slots: Callable[[], int] = room  # set by the worker: slots free, whether or not it is time to read
         self._reading = reading
         self._driver = driver
@@ -112,16 +114,18 @@ class Consumer:
             try:
                 await self._turn()
                 failures = 0
+                self.outage.over("reading")
             except NoGroup:
                 self._needs_heal = True
+                self.outage.over("reading")
             except StoreUnavailable as error:
                 failures += 1
                 self.is_idle = False
                 self._in_doubt = True
-                if failures == 1:
-                    logger.warning("reading interrupted", extra={"consumer": self.name, "error": str(error)})
+                self.outage.failed("reading", error)
                 await asyncio.sleep(backoff_s(failures))
             except StoreError:
+                self.outage.over("reading")
                 if not await self.set_aside_foreign():
                     logger.exception("reading refused", extra={"consumer": self.name})
                 failures += 1

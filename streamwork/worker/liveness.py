@@ -47,7 +47,7 @@ class Beat(Service):
         for (member, queue), renewed in zip(pairs, alive, strict=True):
             if not renewed and member.name not in fenced:
                 answer = await self._driver.run(scripts.revive(queue.keys, member.name, self._ttl_ms))
-                logger.warning(
+                logger.debug(
                     "liveness had lapsed", extra={"consumer": member.name, "queue": queue.keys.queue, "now": answer}
                 )
                 if answer == "fenced":
@@ -101,7 +101,7 @@ class Reaper(Service):
         registered: list[bytes] = await self._driver.run(plain("HKEYS", keys.consumers))
         self._queue.fleet = len(registered)
         if pulse.lapsed:
-            logger.info("pulse had lapsed, nobody is taken until grace is over", extra={"queue": keys.queue})
+            logger.debug("no reaper was here, nobody is taken for a TTL", extra={"queue": keys.queue})
             return self.interval_s
         others = [name.decode() for name in registered if name.decode() not in self._members]
         dead = await self._without_liveness(others)
