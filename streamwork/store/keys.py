@@ -60,7 +60,7 @@ KEYS = (
     KeySpec(":settle:*", "string", "a consumer's last chunk of ends and its answer (rule 23)", "expires", "PX 10 min"),
     KeySpec(":reply:*", "stream", "ends of this client's messages", "expires", "PX, renewed by the client"),
     KeySpec(":consumers", "hash", "consumer → registration (tags, host, pid, …)", "queue", "deregistration, reaper"),
-    KeySpec(":alive:*", "string", "liveness (rule 11)", "expires", "PX liveness TTL"),
+    KeySpec(":alive:*", "string", "liveness (rule 11); when work was last claimed, ms", "expires", "PX liveness TTL"),
     KeySpec(":pulse", "string", "the reaper's own liveness (rule 14)", "expires", "PX"),
     KeySpec(":grace", "string", "nobody is taken now (rule 14)", "expires", "PX"),
     KeySpec(":returned", "set", "lanes that hold entries marked for adoption (rule 15)", "queue", "adopt"),

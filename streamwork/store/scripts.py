@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from streamwork.store.commands import Arg, Command, Script, call_script, plain
 from streamwork.store.healing import HEAL, MAINTAIN, RESTORE
 from streamwork.store.keys import GROUP, QueueKeys
+from streamwork.store.looking import LOOK
 
 ENQUEUE = Script("enqueue")
 SETTLE = Script("settle")
@@ -27,7 +28,7 @@ WATCH = Script("watch")
 
 ALL_SCRIPTS = (
     ENQUEUE, SETTLE, PROMOTE, REGISTER, REVIVE, PULSE, TAKE, RELEASE, ADOPT, HEAL, RESTORE, DROP_CONSUMER, MAINTAIN,
-    CANCEL, WATCH,
+    CANCEL, WATCH, LOOK,
 )  # fmt: skip
 
 # A sender that is silent for longer starts a new mark; resends stop after 60 s, so ten times that is safe (rule 1).
@@ -148,6 +149,11 @@ def register(keys: QueueKeys, consumer: str, registration: bytes, ttl_ms: int) -
 def beat(keys: QueueKeys, consumer: str, ttl_ms: int) -> Command[bool]:
     """Renew a consumer's liveness; False when the key had lapsed (ask `revive` then)."""
     return plain("PEXPIRE", keys.alive(consumer), ttl_ms, read=bool)
+
+
+def claimed(keys: QueueKeys, consumer: str, at_ms: int) -> Command[Any]:
+    """Say in a consumer's liveness when it last asked for work; one that has lapsed stays so. Refused at maxmemory."""
+    return plain("SET", keys.alive(consumer), at_ms, "XX", "KEEPTTL")
 
 
 def revive(keys: QueueKeys, consumer: str, ttl_ms: int) -> Command[str]:

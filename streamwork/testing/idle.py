@@ -20,6 +20,7 @@ from streamwork.model.state import State
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
 from streamwork.store.keys import GROUP, QueueKeys
+from streamwork.store.looking import look
 from streamwork.store.scripts import SettleItem
 from streamwork.testing import private
 from streamwork.wire.message import decode_failure, decode_message, decode_result
@@ -161,11 +162,11 @@ class _Drain:
             await asyncio.sleep(_POLL_S)
 
     async def _left_in(self, driver: AsyncDriver, keys: QueueKeys) -> str:
-        # One transaction: a message on its way between lane and due would else be seen in neither.
-        *_, (lanes, added, settled, due) = await driver.run_all([
-            plain("MULTI"), plain("HKEYS", keys.lanes), plain("HGETALL", keys.added), plain("HGETALL", keys.settled),
-            plain("ZRANGE", keys.due, 0, -1, "WITHSCORES"), plain("EXEC"),
-        ])  # fmt: skip
+        # At one instant: a message on its way between lane and due would else be seen in neither.
+        lanes, added, settled, due = await driver.run(look([
+            plain("HKEYS", keys.lanes), plain("HGETALL", keys.added), plain("HGETALL", keys.settled),
+            plain("ZRANGE", keys.due, 0, -1, "WITHSCORES"),
+        ]))  # fmt: skip
         self._offer({tag for lane in lanes for tag in lane_tags(lane.decode())})
         done = dict(zip(settled[::2], map(int, settled[1::2]), strict=True))
         counts = zip(added[::2], map(int, added[1::2]), strict=True)

@@ -10,6 +10,7 @@ from streamwork.store import healing, scripts
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
 from streamwork.store.keys import queues, spec_of
+from streamwork.store.looking import look
 from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.sync_driver import SyncDriver
 from tests.helpers import body_of, seed
@@ -65,6 +66,7 @@ def examples(keys):
         "maintain": (healing.maintain(keys, LANE, "0", 1, 1), 0, 0),
         "cancel": (scripts.cancel(keys, "id", "me", b"", 1, "r", lane=LANE, entry="1-1"), 0, 0),
         "watch": (scripts.watch(keys, "r", 1), 0, 0),
+        "look": (look([plain("HGETALL", keys.added), plain("TIME"), plain("XINFO", "GROUPS", keys.lane(LANE))]), 2, 9),
     }
 
 
@@ -162,6 +164,7 @@ def test_scripts_touch_only_keys_that_they_declare(own, own_keys, fenced):
 
 def walk_a_life(driver, keys):
     """Run every script on its ordinary way."""
+    driver.run(look([plain("HGETALL", keys.added), plain("TIME"), plain("XINFO", "GROUPS", keys.lane(LANE))]))
     for client in ("r", "q"):
         driver.run(scripts.watch(keys, client, 60_000))
     driver.run(scripts.register(keys, "w1", b"", 60_000))
