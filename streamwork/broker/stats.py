@@ -81,6 +81,7 @@ class WorkerStats(msgspec.Struct):
         started_at_ms: When it registered.
         in_hand: Entries it owns, all queues together.
         alive: Its liveness key is there.
+        claimed_at_ms: When it last asked for work, or had no slot free to ask for any; None = not said yet.
     """
 
     consumer: str
@@ -93,6 +94,12 @@ class WorkerStats(msgspec.Struct):
     started_at_ms: int = 0
     in_hand: int = 0
     alive: bool = False
+    claimed_at_ms: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Host and pid of its supervisor, as in the log; the consumer name where the registration cannot be read."""
+        return self.worker.rpartition("-")[0] or self.consumer
 
 
 class Overview(msgspec.Struct, frozen=True):
@@ -202,11 +209,12 @@ def last_delivered(groups: Any) -> str:
 def _workers(stats: list[QueueStats], registrations: list[dict[str, Registration]]) -> list[WorkerStats]:
     workers: dict[str, WorkerStats] = {}
     for queue, consumers in zip(stats, registrations, strict=True):
-        for name, (registration, alive) in consumers.items():
+        for name, (registration, alive, claimed_at_ms) in consumers.items():
             worker = workers.get(name)
             if worker is None:
                 worker = workers[name] = _worker(name, registration)
             worker.alive = worker.alive or alive
+            worker.claimed_at_ms = max(worker.claimed_at_ms or 0, claimed_at_ms) or None
         for name, count in queue.in_hand.items():
             # One that owns entries without being registered was declared dead, or read after that.
             worker = workers.setdefault(name, WorkerStats(name, queues=[queue.queue]))

@@ -149,6 +149,11 @@ class Worker:
         self.settler.read_answer = lambda: self.consumer.answer
         self.consumer.outage = self.settler.outage = self.outage
 
+    @property
+    def claimed_at_ms(self) -> int:
+        """When it last had an answer to a read, steady ms."""
+        return self.table.read_at_ms
+
     def beaten(self, at_ms: int) -> None:
         """Hear of a good beat."""
         self.table.beat_at_ms = at_ms

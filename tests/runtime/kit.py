@@ -109,6 +109,7 @@ class FakeMember:
 
     def __init__(self, name):
         self.name = name
+        self.claimed_at_ms = 0
         self.told = []
 
     def beaten(self, at_ms):
