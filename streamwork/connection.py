@@ -56,7 +56,7 @@ class Connection(Links):
         """Send one call; see `Task.enqueue` for what it raises."""
         refuse_on_loop("enqueue", "aenqueue")
         message = self._outgoing(call, new_task_id(), self.results.client_id)
-        (entry,) = self.sender.line().send(self.keys(call.queue), (message,))
+        (entry,) = self.sender.line().send(self.keys(call.queue), (message,), call.wait_s)
         if call.queue not in self._known_queues:
             self._announce({call.queue})
         return Handle(self, message.task_id, call.queue, message.lane, entry, call.read_result)
@@ -67,7 +67,7 @@ class Connection(Links):
         if self._endpoint is None:
             await self._begin_on_loop()
         driver, sender = self._loop_side()
-        entry = await sender.send(self.keys(call.queue), message)
+        entry = await sender.send(self.keys(call.queue), message, call.wait_s)
         if call.queue not in self._known_queues:
             await self._aannounce(driver, {call.queue})
         return Handle(self, message.task_id, call.queue, message.lane, entry, call.read_result)
@@ -87,24 +87,24 @@ class Connection(Links):
         except StoreError:
             self._known_queues -= names
 
-    def send_many(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
+    def send_many(self, calls: Iterable[Call[R]], wait_s: float | None = None) -> list[Handle[R]]:
         """Send calls in chunks per queue; order is kept within a lane."""
         refuse_on_loop("enqueue_many", "aenqueue_many")
         bulk: Bulk[R] = Bulk(self, self.keys, self._outgoing, self.results.client_id)
-        for handles, entries in self.sender.send_chunks(bulk.chunks(calls)):
+        for handles, entries in self.sender.send_chunks(bulk.chunks(calls), wait_s):
             for handle, entry in zip(handles, entries, strict=True):
                 handle.entry = entry
         if bulk.queues - self._known_queues:
             self._announce(bulk.queues)
         return bulk.handles
 
-    async def asend_many(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
+    async def asend_many(self, calls: Iterable[Call[R]], wait_s: float | None = None) -> list[Handle[R]]:
         """Send calls from a loop, which stays responsive in between; after an error what was not begun is not sent."""
         await self._begin_on_loop()
         driver, sender = self._loop_side()
         bulk: Bulk[R] = Bulk(self, self.keys, self._outgoing, self.results.client_id)
         for keys, messages, handles in bulk.chunks(calls):
-            sent = [sender.send(keys, message) for message in messages]
+            sent = [sender.send(keys, message, wait_s) for message in messages]
             answers = await asyncio.gather(*sent, return_exceptions=True)
             for handle, answer in zip(handles, answers, strict=True):
                 if isinstance(answer, BaseException):

@@ -29,7 +29,7 @@ from streamwork.errors import ConfigError
 from streamwork.handle import Call, Handle, Switch
 from streamwork.model.lane import DEFAULT_PRIORITY, lane_name
 from streamwork.model.policy import DEFAULT_RETRY, Retry, RetryRule, carried_policy, normalized
-from streamwork.model.span import Seconds, milliseconds
+from streamwork.model.span import Seconds, milliseconds, seconds
 from streamwork.store.keys import checked_name
 from streamwork.wire.annotations import default_name
 from streamwork.wire.message import NO_OPTIONS
@@ -58,9 +58,12 @@ class MessageOptions(_Options, total=False):
         timeout: Time limit of one run, a millisecond or longer; None = none.
         keep: Retention of the result; 0 = keep none; None = the app's.
         retry: A Retry for every exception, or None: the first failure is the last.
+        wait: How long an enqueue tries while Redis is away or full, 0 – 9e9; None = ``client.send_timeout_s`` while
+            it is away, and not at all while it is full.
     """
 
     retry: Retry | None
+    wait: Seconds | None
 
 
 class TaskOptions(_Options, total=False):
@@ -77,8 +80,8 @@ class TaskOptions(_Options, total=False):
     executor: Literal["thread", "process"]
 
 
-MESSAGE_OPTIONS = frozenset({"queue", "tags", "priority", "retry", "timeout", "keep"})
-TASK_OPTIONS = MESSAGE_OPTIONS | {"name", "executor"}
+MESSAGE_OPTIONS = frozenset({"queue", "tags", "priority", "retry", "timeout", "keep", "wait"})
+TASK_OPTIONS = MESSAGE_OPTIONS - {"wait"} | {"name", "executor"}
 _DEFAULTS: Mapping[str, Any] = {
     "queue": "default", "tags": (), "priority": DEFAULT_PRIORITY, "retry": DEFAULT_RETRY, "timeout": None, "keep": None,
 }  # fmt: skip
@@ -101,6 +104,8 @@ class Task(Generic[P, R_co]):
         if self.executor == "process" and self.is_async:
             raise ConfigError(f"task {self.name}: executor='process' is for sync bodies; async ones run on the loop")
         self._message_options = NO_OPTIONS
+        self._wait_s: float | None = None
+        self._given: dict[str, Any] = {"queue": options.get("queue", "default")}  # for people to see
         self._configure({**_DEFAULTS, **options})
         self.__name__ = getattr(function, "__name__", self.name)
         self.__doc__ = function.__doc__
@@ -120,6 +125,8 @@ class Task(Generic[P, R_co]):
                 self.retry = normalized(options["retry"])
             if "timeout" in options:
                 self.timeout_s = _limit_s(options["timeout"])
+            if "wait" in options:
+                self._wait_s = seconds(options["wait"], "wait")
             if "keep" in options:
                 keep = options["keep"]
                 self.keep_ms = self.default_keep_ms if keep is None else milliseconds(keep, "keep")
@@ -127,7 +134,7 @@ class Task(Generic[P, R_co]):
             raise ConfigError(f"task {self.name}: {error}") from None
 
     def __repr__(self) -> str:
-        return f"Task({self.name!r}, queue={self.queue!r})"
+        return f"Task({self.name!r}{''.join(f', {name}={value!r}' for name, value in self._given.items())})"
 
     def options(self, **options: Unpack[MessageOptions]) -> Task[P, R_co]:
         """Return this task with other options for what is sent through the returned one; what is not given stays.
@@ -139,6 +146,7 @@ class Task(Generic[P, R_co]):
         clone: Task[P, R_co] = object.__new__(type(self))
         clone.__dict__.update(self.__dict__)
         clone._configure(cast(dict[str, Any], options))
+        clone._given = {**self._given, **options}
         carried: dict[str, Any] = {}
         if "timeout" in options:
             carried["timeout_ms"] = 0 if clone.timeout_s is None else round(clone.timeout_s * 1000)
@@ -158,16 +166,17 @@ class Task(Generic[P, R_co]):
         """
         packed = self.signature.encode(args, kwargs)
         read = self.signature.decode_result
-        return Call(self.sending, self.name, self.queue, self.lane, packed, self._message_options, read)
+        return Call(self.sending, self.name, self.queue, self.lane, packed, self._message_options, read, self._wait_s)
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]:
         """Send a task message; when this returns, Redis has it (P1).
 
         Raises:
             ArgumentError, BodyTooLarge: Nothing was sent.
-            StoreUnavailable: Redis was not reached in time; nothing was sent.
+            StoreUnavailable: Redis was not reached in time (``options(wait=...)``); nothing was sent.
             EnqueueUnknown: Sent, and no answer came in the resend time.
-            StoreFull, TooManyLanes: Refused whole.
+            StoreFull: Redis is at maxmemory, also after the time that was given; nothing was sent.
+            TooManyLanes: Refused whole.
             UseAsync: Called on an event loop's thread.
         """
         return self.sending.send(self.call(*args, **kwargs))

@@ -10,7 +10,7 @@ from typing import TypeVar
 import tenacity
 
 from streamwork.config import ClientConfig
-from streamwork.errors import EnqueueUnknown, StoreError, StoreRejected, StoreUnavailable, TooManyLanes
+from streamwork.errors import EnqueueUnknown, StoreError, StoreFull, StoreRejected, StoreUnavailable, TooManyLanes
 
 T = TypeVar("T")
 
@@ -66,21 +66,30 @@ class Patience:
     Args:
         config: The client's settings.
         now_s: Steady seconds at the first try.
+        wait_s: What the caller said instead of `send_timeout_s`; then a Redis that is full is waited for as long, too.
     """
 
-    def __init__(self, config: ClientConfig, now_s: float) -> None:
-        self._give_up_s = now_s + config.send_timeout_s
-        self._unknown_s = now_s + max(config.resend_s, config.send_timeout_s)
+    def __init__(self, config: ClientConfig, now_s: float, wait_s: float | None = None) -> None:
+        timeout_s = config.send_timeout_s if wait_s is None else wait_s
+        self._give_up_s = now_s + timeout_s
+        self._full_s = now_s + (wait_s or 0.0)
+        self._unknown_s = now_s + max(config.resend_s, timeout_s)
         self.in_doubt = False
         self._attempt = 0
 
-    def pause_s(self, error: StoreUnavailable, now_s: float, task_ids: list[str]) -> float:
+    def pause_s(self, error: StoreUnavailable | StoreFull, now_s: float, task_ids: list[str]) -> float:
         """Return how long to wait before the next try.
 
         Raises:
-            StoreUnavailable: The time is up and nothing was sent.
+            StoreUnavailable, StoreFull: The time is up and nothing was sent.
             EnqueueUnknown: The time is up and it may have arrived.
         """
+        if isinstance(error, StoreFull):
+            # Under the number of a chunk that was executed it would have been answered with that one's entries.
+            if now_s >= self._full_s:
+                raise error
+            self._attempt += 1
+            return backoff_s(self._attempt)
         self.in_doubt = self.in_doubt or getattr(error, "maybe_executed", True)
         if self.in_doubt and now_s >= self._unknown_s:
             raise EnqueueUnknown(

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from streamwork.broker.info import eviction_warning, info, server_name
+from streamwork.broker.stats import overview
+from streamwork.broker.steps import aask
 from streamwork.config import Config
 from streamwork.errors import EmbeddedError, StoreError
 from streamwork.outage import Outage
@@ -151,6 +153,18 @@ class Homes:
     def is_beating(self) -> bool:
         """Whether Redis answered every home's last beat in time; False before the first."""
         return bool(self._homes) and all(home.keeper.is_beating for home in self._homes.values())
+
+    async def tell_left(self) -> None:
+        """Log what a burst leaves: for workers with other tags, or for its time."""
+        for home in self._homes.values():
+            try:
+                seen = await aask(home.keeper.driver, overview(home.address.namespace, home.address.queues))
+            except StoreError:
+                continue
+            for queue in seen.queues:
+                if queue.waiting or queue.scheduled:
+                    facts = {"queue": queue.queue, "waiting": queue.waiting, "scheduled": queue.scheduled}
+                    logger.info("left for other workers, or for later", extra=facts)
 
     async def leave(self, used: Iterable[Home | None]) -> None:
         """Close the homes that are not among these, but for the newest, which the next process will use."""

@@ -256,3 +256,11 @@ def test_a_name_that_is_taken_is_refused_with_both_places(app):
 def test_what_is_no_url_is_refused_at_once(url):
     with pytest.raises(ConfigError, match=r"use redis://host:port/0|url"):
         Streamwork("x", url)
+
+
+def test_a_task_with_options_shows_them(app):
+    @app.task(name="tests.shown", queue="mail")
+    def shown() -> None: ...
+
+    assert repr(shown) == "Task('tests.shown', queue='mail')"
+    assert repr(shown.options(priority=9, wait=3)) == "Task('tests.shown', queue='mail', priority=9, wait=3)"
