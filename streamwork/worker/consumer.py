@@ -65,19 +65,14 @@ class Consumer:
         self._in_doubt = False
         self._waiting: asyncio.Future[None] | None = None
         self.answer: asyncio.Future[None] | None = None
-        self._blocking = False
+        self._blocking, self._reads = False, 0
         self._is_alone = self._is_changed = False
-        self._reads = 0
+        self._asked: list[LaneSide] = []
 
     @property
     def lanes(self) -> list[LaneSide]:
         """The lanes that can be read, queue by queue, highest first."""
         return [lane for queue in self.queues for lane in queue.lanes if not lane.is_foreign]
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether it waits for room or for a lane, and asks Redis for nothing."""
-        return self._waiting is not None
 
     def poke(self) -> None:
         """Look again now: room was made, lanes changed, or something was given back."""
@@ -126,7 +121,7 @@ class Consumer:
                 await asyncio.sleep(backoff_s(failures))
             except StoreError:
                 self.outage.over("reading")
-                if not await self.set_aside_foreign():
+                if not await self.set_aside_foreign() and self._asked == self.lanes:  # else the audit was faster
                     logger.exception("reading refused", extra={"consumer": self.name})
                 failures += 1
                 await asyncio.sleep(max(0.5, backoff_s(failures)))
@@ -150,7 +145,7 @@ class Consumer:
         if self.reclaimer.suspects:
             await self._run_suspect()
             return
-        lanes = self.lanes
+        lanes = self._asked = self.lanes
         if room <= 0 or not lanes or not self._may_read():
             self.is_idle = not lanes
             await self._wait_for_change()
