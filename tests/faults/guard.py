@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 LUA = "streamwork/store/lua/"
+STORE = "streamwork/store/"
 BROKER = "streamwork/broker/"
 WORKER = "streamwork/worker/"
 
@@ -35,3 +36,8 @@ class Guard(NamedTuple):
     rule: int
     says: str
     changes: tuple[Change, ...]
+
+
+def guard(rule, says, *changes):
+    """Return a guard; each change is (file, on, off)."""
+    return Guard(rule, says, tuple(Change(*change) for change in changes))
