@@ -8,7 +8,7 @@ from tests.faults.guards import GUARDS
 from tests.faults.unguarded import scripts_without
 
 
-def must_fail(without, match, scenario, *args, **options):
+def must_fail(without, match, scenario, /, *args, **options):
     """Run a scenario with scripts that lack these guards; it must say that its promise is broken.
 
     A scenario names its promises as messages of its asserts, so that a crash of the test is never taken for a proof.
