@@ -11,12 +11,15 @@ import tenacity
 
 from streamwork.config import ClientConfig
 from streamwork.errors import EnqueueUnknown, StoreError, StoreRejected, StoreUnavailable, TooManyLanes
+from streamwork.store.scripts import SENDER_LIFE_MS
 
 T = TypeVar("T")
 
 # Full jitter from 50 ms to 1 s: the first retry is below what a user notices, the last spreads 200 clients over a
 # second and still lets a worker resume within two of Redis being back.
 BACKOFF = tenacity.wait_random_exponential(multiplier=0.05, max=1.0)
+# Whatever the settings say, nothing is sent again once the server may have forgotten its number: it would run twice.
+MOST_IN_DOUBT_S = SENDER_LIFE_MS / 2000
 
 
 def backoff_s(failures: int) -> float:
@@ -63,6 +66,8 @@ async def ainsist(ask: Callable[[], Awaitable[T]], patience_s: float) -> T:
 class Patience:
     """How long one chunk is tried: `send_timeout_s` while it surely had no effect, `resend_s` once it may have had.
 
+    The second is five minutes at most.
+
     Args:
         config: The client's settings.
         now_s: Steady seconds at the first try.
@@ -81,7 +86,9 @@ class Patience:
             StoreUnavailable: The time is up and nothing was sent.
             EnqueueUnknown: The time is up and it may have arrived.
         """
-        self.in_doubt = self.in_doubt or getattr(error, "maybe_executed", True)
+        if not self.in_doubt and getattr(error, "maybe_executed", True):
+            self.in_doubt = True
+            self._unknown_s = min(self._unknown_s, now_s + MOST_IN_DOUBT_S)
         if self.in_doubt and now_s >= self._unknown_s:
             raise EnqueueUnknown(
                 f"{error}: {len(task_ids)} task message(s) may have arrived, or may still arrive", task_ids

@@ -42,6 +42,15 @@ ENQUEUE: dict[str, Guard] = {
         "nothing is sent again once the server may have forgotten its number",
         (BROKER + "resend.py", "if self.in_doubt and now_s >= self._unknown_s:", "if False:"),
     ),
+    "resend_bound_of_ours": guard(
+        1,
+        "nor where the settings ask for that",
+        (
+            BROKER + "resend.py",
+            "self._unknown_s = min(self._unknown_s, now_s + MOST_IN_DOUBT_S)",
+            "pass",
+        ),
+    ),
     "sender_of_a_pid": guard(
         2,
         "two forked children do not number their chunks under one name",

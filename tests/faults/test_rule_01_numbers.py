@@ -136,9 +136,9 @@ def test_without_that_the_next_message_of_the_loop_vanishes(server, own, own_key
     must_fail(name, "and nowhere", unknown_on_a_loop, module, server, own, own_keys)
 
 
-def gives_up(module):
+def gives_up(module, **settings):
     """The clock is the argument, so a whole outage passes at once."""
-    patience, error = module.Patience(ClientConfig(), 0.0), Unavailable("no answer", maybe_executed=True)
+    patience, error = module.Patience(ClientConfig(**settings), 0.0), Unavailable("no answer", maybe_executed=True)
     for second in range(SENDER_LIFE_MS // 1000):
         try:
             patience.pause_s(error, float(second), ["id"])
@@ -147,9 +147,18 @@ def gives_up(module):
     raise AssertionError("still sent again when the server has forgotten the number")
 
 
+AN_HOUR = {"send_timeout_s": 3600.0, "resend_s": 3600.0}
+
+
 def test_resends_stop_while_the_server_remembers_the_number():
     gives_up(resend)
+    gives_up(resend, **AN_HOUR)
 
 
 def test_without_a_bound_they_do_not():
     must_fail("resend_bound", "still sent again", gives_up, module_without("streamwork.broker.resend", "resend_bound"))
+
+
+def test_without_a_bound_of_our_own_the_settings_can_undo_it():
+    module = module_without("streamwork.broker.resend", "resend_bound_of_ours")
+    must_fail("resend_bound_of_ours", "still sent again", gives_up, module, **AN_HOUR)
