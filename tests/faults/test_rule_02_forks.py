@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 
 from streamwork import ids, links
 from streamwork.broker import results, sync_sender
 from streamwork.config import Config
-from streamwork.store import scripts, sync_driver
+from streamwork.store import sync_driver
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
 from streamwork.store.scripts import ALL_SCRIPTS
@@ -152,10 +151,3 @@ def test_no_two_processes_draw_one_id():
 
 def test_with_a_generator_that_forks_along_they_do():
     must_fail("uuid_randomness", "drew one id", children_draw, module_without("streamwork.ids", "uuid_randomness"))
-
-
-def test_a_script_that_is_sent_by_a_child_is_the_parents(server, own, own_keys):
-    """What is not reset need not be: commands are values."""
-    command = scripts.enqueue(own_keys, "s", 1, [LANE], [1, outgoing().body], 1, 64)
-    pid = os.getpid()
-    assert in_child(lambda: (os.getpid() != pid, command.args)) == (True, command.args)

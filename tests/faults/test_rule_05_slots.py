@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from streamwork.store.commands import plain
 from streamwork.worker.consumer import Consumer
 from tests.faults.proof import must_fail
@@ -96,18 +94,3 @@ def test_a_slot_is_looked_at_again_when_the_read_is_there(connected, own, own_ke
 def test_without_that_it_is_given_away_twice(connected, own, own_keys):
     consumer = without("room_rechecked")
     must_fail("room_rechecked", "given away twice", a_slot_taken_meanwhile, consumer, connected, own, own_keys)
-
-
-def test_a_command_that_waits_is_one_that_the_tests_can_see(connected, own, own_keys):
-    """The scenarios above wait for a blocked read; one that nobody could see would hold them up for ever."""
-    put(own, own_keys)
-    own.run(plain("XGROUP", "SETID", own_keys.lane("1:"), "workers", "$"))
-
-    async def main(at):
-        at.start()
-        await await_until(lambda: is_blocked(own), "it is seen")
-        waking = at.reader.interrupt()
-        assert waking is not None
-        await asyncio.wait_for(waking, 10)
-
-    with_reader(connected, own_keys, main, "1:")

@@ -6,17 +6,21 @@ import asyncio
 
 import pytest
 
+from streamwork.broker.sync_sender import SyncSender
+from streamwork.config import ClientConfig
+from streamwork.errors import StoreRejected
 from streamwork.store import failures, scripts
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
 from streamwork.store.scripts import ALL_SCRIPTS
+from streamwork.store.sync_driver import SyncDriver
 from streamwork.worker.delivery import LaneSide, QueueSide, Run
 from streamwork.worker.settle import Settler
 from tests.faults.proof import must_fail
 from tests.faults.unguarded import module_without
 from tests.helpers import await_until, state_of
-from tests.redis.kit import LANE, deliver, end
+from tests.redis.kit import LANE, deliver, end, outgoing, read
 
 
 def alone(own, keys):
@@ -87,13 +91,39 @@ def refused_for_now(server, own, keys):
     assert (state.counts, state.dead) == ({"succeeded": 3}, {}), "not executed, and given up"
 
 
-def test_what_was_not_executed_is_sent_again(server, own, own_keys):
-    refused_for_now(server, own, own_keys)
+def call_refused_for_now(server, own, keys):
+    message, again = outgoing(), []
+
+    class Again(SyncDriver):
+        """The first try begins and ends in two steps; whoever tries again finds a Redis that takes it."""
+
+        def run(self, command, timeout_s=None):
+            own.run(plain("CONFIG", "SET", "min-replicas-to-write", 0))
+            again.append(command)
+            return super().run(command, timeout_s)
+
+    driver = Again(Endpoint(server.url), ALL_SCRIPTS)
+    own.run(plain("CONFIG", "SET", "min-replicas-to-write", 1))
+    try:
+        SyncSender(driver, lambda: driver, ClientConfig()).line().send(keys, [message])
+    except StoreRejected:
+        raise AssertionError("not executed, and the caller has to send it again") from None
+    assert len(again) == 1
+    assert [each.task_id for each in read(own, keys, "w")] == [message.task_id]
 
 
-def test_taken_for_a_refusal_it_is_given_up(server, own, own_keys, monkeypatch):
+FOR_NOW = {"outcome": (refused_for_now, "given up"), "call": (call_refused_for_now, "the caller has to")}
+
+
+@pytest.mark.parametrize("what", FOR_NOW)
+def test_what_was_not_executed_is_sent_again(server, own, own_keys, what):
+    FOR_NOW[what][0](server, own, own_keys)
+
+
+@pytest.mark.parametrize("what", FOR_NOW)
+def test_taken_for_a_refusal_it_is_given_up(server, own, own_keys, what, monkeypatch):
     module = module_without("streamwork.store.failures", "not_now")
     for name in ("NoGroup", "NoScript", "NotPermitted", "Unavailable"):
         setattr(module, name, getattr(failures, name))  # what the driver catches
     monkeypatch.setattr(failures, "_from_reply", module._from_reply)
-    must_fail("not_now", "given up", refused_for_now, server, own, own_keys)
+    must_fail("not_now", FOR_NOW[what][1], FOR_NOW[what][0], server, own, own_keys)
