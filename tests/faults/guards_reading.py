@@ -184,6 +184,15 @@ READING: dict[str, Guard] = {
         "a worker that runs hears what is cancelled",
         (LUA + "cancel.lua", "call('XADD', KEYS[4], 'MAXLEN', '~', 1000, '*', 'e', 'cancel', 'v', id)", ""),
     ),
+    "missed_signals": guard(
+        10,
+        "nor does a flood of signals wash a cancellation away",
+        (
+            WORKER + "control.py",
+            "if len(entries) == self.AT_ONCE and await self._has_missed(cursor):",
+            "if False:",
+        ),
+    ),
     "cancel_mark_freed": guard(
         10,
         "a mark goes with its message's end",

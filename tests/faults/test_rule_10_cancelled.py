@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from streamwork.store import scripts
+from streamwork.store.commands import plain
 from streamwork.wire.message import encode_result
-from streamwork.worker import runner
+from streamwork.worker import control, runner
 from tests.apps import faults
 from tests.faults.proof import must_fail
+from tests.faults.reader import is_blocked
 from tests.faults.unguarded import module_without
-from tests.helpers import state_of
+from tests.helpers import await_until, state_of
 from tests.redis.kit import LANE, deliver, settle, signals
 from tests.runtime.kit import Bench
 
@@ -75,6 +79,42 @@ def test_who_runs_hears_what_is_cancelled(own, own_keys):
 
 def test_without_the_signal_nobody_hears(own, own_keys):
     must_fail("cancel_told", "no worker hears", told, own, own_keys)
+
+
+def swamped(module, connected, own, keys):
+    """More is cancelled, while the supervisor is held up, than its stream of signals keeps."""
+    held = deliver(own, keys, "w1", 1_500)
+    known, looks = set(), []
+
+    async def main():
+        driver = connected(30.0)
+
+        async def refresh():
+            known.update(each.decode() for each in own.run(plain("HKEYS", keys.cancelled)))
+            looks.append(len(known))
+
+        listener = module.Control(driver, keys, lambda event, value: known.add(value), refresh)
+        listening = asyncio.create_task(listener.run())
+        await await_until(lambda: looks and is_blocked(own, "xread"), "it listens")
+        for delivery in held:
+            cancel(own, keys, delivery)  # blocks this loop, and with it the listener
+        assert len(looks) == 1
+        await await_until(lambda: held[-1].task_id in known and is_blocked(own, "xread"), "it has heard it all", 30)
+        listening.cancel()
+        await asyncio.wait({listening})
+        await driver.close()
+
+    asyncio.run(main())
+    assert {delivery.task_id for delivery in held} <= known, "cancelled, and nobody knows"
+
+
+def test_a_flood_of_cancels_is_known_to_the_last(connected, own, own_keys):
+    swamped(control, connected, own, own_keys)
+
+
+def test_without_a_look_what_was_trimmed_runs(connected, own, own_keys):
+    module = module_without("streamwork.worker.control", "missed_signals")
+    must_fail("missed_signals", "and nobody knows", swamped, module, connected, own, own_keys)
 
 
 def freed(own, keys):
