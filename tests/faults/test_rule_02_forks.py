@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
 
@@ -151,3 +152,35 @@ def test_no_two_processes_draw_one_id():
 
 def test_with_a_generator_that_forks_along_they_do():
     must_fail("uuid_randomness", "drew one id", children_draw, module_without("streamwork.ids", "uuid_randomness"))
+
+
+def test_a_fork_inside_a_running_loop_hurts_neither_side(app):
+    """The child has a copy of the loop, its connection and its selector, and may use none of them."""
+
+    @app.task
+    def noted(value: int) -> int:
+        return value
+
+    def child():
+        mine = [noted.enqueue(n).id for n in range(3)]
+
+        async def on_a_loop():
+            handles = [await noted.aenqueue(n) for n in range(3)]
+            await app.aclose()
+            return [handle.id for handle in handles]
+
+        return mine + asyncio.run(on_a_loop())
+
+    async def main():
+        sent = [(await noted.aenqueue(0)).id]
+        for _ in range(3):
+            sent += in_child(child)
+            sent += [(await noted.aenqueue(n)).id for n in range(3)]
+        await app.aclose()
+        return sent
+
+    sent = asyncio.run(main())
+    keys = app.connection.keys("default")
+    rows = app.connection.driver.run(plain("XRANGE", keys.lane(LANE), "-", "+"))
+    assert [decode_message(fields[1]).id for _, fields in rows] == sent
+    assert len(sent) == 28
