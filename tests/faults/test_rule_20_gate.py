@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from pathlib import Path
+
 import pytest
 
 from streamwork.store import scripts
+from tests.apps import faults
 from tests.faults.proof import must_fail
-from tests.helpers import state_of
+from tests.helpers import state_of, wait_until
 from tests.redis.kit import LANE, deliver, hand_over, owners, settle
+from tests.system.kit import TTL_S, successes
 
 OPS = "SKCDR"
 
@@ -70,3 +76,33 @@ def test_one_outcome_counts(own, own_keys, name):
 def test_without_the_guard_two_do(own, own_keys, name):
     scenario, match = SCENARIOS[name]
     must_fail(name, match, scenario, own, own_keys)
+
+
+def woken_late(start, send, notes, look, without=()):
+    """A worker freezes past its life in mid-body; a peer runs its message, and then it wakes up and ends it too."""
+    zombie = start(without=without)
+    handle = send(faults.hold, notes.path, "one")
+    notes.until(1)
+    start(without=without)
+    os.killpg(zombie.pid, signal.SIGSTOP)
+    wait_until(lambda: all(is_stopped(pid) for pid in (zombie.pid, *zombie.children)), "all of it is frozen")
+    notes.until(2, within_s=20 * TTL_S)
+    notes.go()
+    assert handle.result(timeout=20) == (1, 0)
+    os.killpg(zombie.pid, signal.SIGCONT)
+    told = lambda: "lease lost" in zombie.text() or successes(look())[handle.id] > 1
+    wait_until(told, "what it wrote late was answered", 20)
+    assert successes(look()) == {handle.id: 1}, "who woke up late committed a second outcome"
+
+
+def is_stopped(pid):
+    """Whether the kernel says that a process is stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def test_a_worker_that_wakes_up_late_commits_nothing(start, send, notes, look):
+    woken_late(start, send, notes, look)
+
+
+def test_without_the_gate_it_commits_a_second_outcome(start, send, notes, look):
+    must_fail("gate", "a second outcome", woken_late, start, send, notes, look, without=("gate",))
