@@ -1,5 +1,7 @@
 -- Mark a dead consumer's entries of one lane for adoption, in place (rules 15, 17).
--- KEYS  1 lane · 2 returned · 3 control · 4 bell · 5 grace · 6 alive · 7 consumers · 8 suspects
+-- include: unkeep
+-- KEYS  1 lane · 2 returned · 3 control · 4 bell · 5 grace · 6 alive · 7 consumers · 8 suspects · 9 kept · 10 due ·
+--       11 due:body · 12 moved · 13 settled
 -- ARGV  1 consumer · 2 lane name · 3 most entries · 4 mode: reap (checked here), dead (its own supervisor says so) or
 --       leave (it stopped in order) · 5 evidence · then the entries it had started, for mode dead
 -- Returns  entries marked (call again while it answers the most), -1 in grace, -2 it is alive
@@ -7,6 +9,10 @@
 -- Cost  O(entries). First write HDEL, so it works at maxmemory (rule 3).
 local call = redis.call
 local consumer, lane, mode = ARGV[1], ARGV[2], ARGV[4]
+local k = {
+  kept = KEYS[9], due = KEYS[10], due_body = KEYS[11], moved = KEYS[12], suspects = KEYS[8], settled = KEYS[13],
+  control = KEYS[3],
+}
 if mode == 'reap' then
   if call('EXISTS', KEYS[5]) == 1 then return -1 end
   if call('EXISTS', KEYS[6]) == 1 then return -2 end
@@ -29,9 +35,11 @@ for i = 1, #found do
     if blamed then crashes = crashes + 1 else lost = lost + 1 end
     redis.pcall('HSET', KEYS[8], place, string.format('%d,%d,%s', crashes, lost, ARGV[5]))
   end
-  local claimed = call('XCLAIM', KEYS[1], 'workers', 'returned', 0, entry, 'TIME', 1, 'JUSTID')
-  -- 7.0 drops an entry here that is gone from the stream: nobody will settle it and free this.
-  if #claimed == 0 then redis.pcall('HDEL', KEYS[8], lane .. '/' .. entry) end
+  if not unkeep(k, KEYS[1], lane, entry) then
+    local claimed = call('XCLAIM', KEYS[1], 'workers', 'returned', 0, entry, 'TIME', 1, 'JUSTID')
+    -- 7.0 drops an entry here that is gone from the stream: nobody will settle it and free this.
+    if #claimed == 0 then redis.pcall('HDEL', KEYS[8], lane .. '/' .. entry) end
+  end
 end
 if #found > 0 then
   -- They have moved: whatever else stands under the keys that only tell of it must not turn that into an error.
