@@ -78,7 +78,7 @@ local oldest = pending > 0 and call('XPENDING', KEYS[1], 'workers')[2]
 if oldest then
   -- How much of this is younger than retention does not matter: the copy of a few bodies is all that it costs.
   local is_large = ARGV[2] ~= '0' and less(oldest, ARGV[2]) and (call('XLEN', KEYS[1]) > tonumber(ARGV[5])
-    or call('MEMORY', 'USAGE', KEYS[1]) > tonumber(ARGV[6]))
+    or (tonumber(redis.pcall('MEMORY', 'USAGE', KEYS[1])) or 0) > tonumber(ARGV[6]))
   if is_large or redis.pcall('HLEN', KEYS[8]) ~= 0 then oldest = first_that_holds_back(is_large) end
 end
 local low = last
