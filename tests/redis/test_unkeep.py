@@ -46,6 +46,17 @@ def test_its_message_is_due_now_and_nowhere_else_and_the_promoter_hears_of_it(dr
     assert not settle(driver, keys, old, "S")  # its late success finds that another one has it
 
 
+def test_what_already_waited_to_be_adopted_is_due_as_well(driver, keys):
+    old, *rest = deliver(driver, keys, "w1", 10)
+    driver.run(scripts.release(keys, LANE, "w1", [(old.entry, old.count)]))
+    for delivery in rest:
+        assert settle(driver, keys, delivery)
+    maintain(driver, keys)
+    assert driver.run(scripts.adopt(keys, LANE, "w2", 10)) == []
+    state = state_of(driver, keys)
+    assert (list(state.due), state.in_flight, state.returned) == ([old.task_id], 0, set())
+
+
 def test_a_zombie_gives_nothing_away(driver, keys):
     old = kept(driver, keys)
     assert driver.run(scripts.release(keys, LANE, "w1", [(old.entry, old.count + 1)])) == 0

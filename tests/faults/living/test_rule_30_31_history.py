@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from streamwork.store import healing, scripts
 from streamwork.store.commands import plain
+from streamwork.worker.embedded import EmbeddedWorker
 from tests.faults.living.kit import must_fail
-from tests.helpers import body_of, state_of
+from tests.helpers import await_until, body_of, state_of
 from tests.redis.kit import LANE, deliver, end, put, read, settle
 
 ALL = "99999999999999"
@@ -128,6 +131,35 @@ def test_without_its_copy_old_work_goes_with_its_entry(unguarded, keys, guard):
 
 def test_without_copies_one_old_entry_holds_everything_back(unguarded, keys):
     must_fail(old_work_survives_the_trim, unguarded("kept"), keys, die, says="holds history back")
+
+
+def test_a_fleet_runs_it_again_and_its_first_owner_is_refused(app, driver, keys):
+    runs, go = [], asyncio.Event()
+
+    @app.task(name="long")
+    async def long(number: int) -> int:
+        runs.append(number)
+        await (go.wait() if number == 0 else asyncio.sleep(0))
+        return len(runs)
+
+    async def main():
+        settled = []
+        note = lambda run, item, committed: settled.append((run.message.id, committed))
+        async with EmbeddedWorker(app, {"worker.slots": 4, "liveness.ttl_s": 1}, note) as worker:
+            old = await long.aenqueue(0)
+            await await_until(lambda: runs, "it runs")
+            for handle in [await long.aenqueue(n) for n in range(1, 20)]:
+                await handle.aresult(10)
+            assert maintain(driver, keys, FEW).trimmed
+            driver.run(scripts.take(keys, LANE, worker.worker.name, mode="leave"))  # as a reaper that was wrong
+            await await_until(lambda: runs.count(0) == 2, "it runs again")
+            go.set()
+            assert await old.aresult(10) == 21
+            await await_until(lambda: len(settled) == 21, "both have tried to end it")
+            assert sorted(is_ours for task_id, is_ours in settled if task_id == old.id) == [False, True]
+        await app.aclose()
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("op", ["S", "S!", "R", "D"])
