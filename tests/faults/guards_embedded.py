@@ -43,6 +43,11 @@ EMBEDDED: dict[str, Guard] = {
             ),
         ),
     ),
+    "opened to close": Guard(
+        39,
+        "a share is opened so that it closes on exec; covered by Python, which opens every file so",
+        (Change(STORE + "filelock.py", "os.O_RDWR | os.O_CREAT | os.O_CLOEXEC", "os.O_RDWR | os.O_CREAT"),),
+    ),
     "closed on exec": Guard(
         39,
         "a program that a user starts is no user",

@@ -86,6 +86,11 @@ LIVENESS: dict[str, Guard] = {
         "a lapsed pulse starts a grace",
         (Change(LUA + "pulse.lua", "redis.call('SET', KEYS[2], '1', 'PX', ARGV[3])\n", ""),),
     ),
+    "pause after a lapse": Guard(
+        14,
+        "a reaper whose pulse had lapsed takes nobody in that tick; covered by `grace`, and saves its commands",
+        (Change(WORKER + "liveness.py", "if pulse.lapsed:", "if False:"),),
+    ),
     "pulse life": Guard(
         14,
         "the pulse lapses before a live worker's key does",

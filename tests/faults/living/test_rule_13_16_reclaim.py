@@ -98,6 +98,31 @@ def test_a_pulse_that_outlives_the_workers_notices_nothing(server, own):
     must_fail(nobody_is_taken_because_redis_stood_still, server, own, life, says="because Redis stood still")
 
 
+def a_reaper_waits_after_a_lapse(url, driver, keys, module=liveness):
+    driver.run(scripts.register(keys, "w1", b"", 60_000))
+    deliver(driver, keys, "w1")
+    driver.run(plain("DEL", keys.alive("w1"), keys.pulse))  # all lives lapsed at once
+
+    async def main(own):
+        await module.Reaper(own, CONFIG, facts_of(keys), {}, "me").tick()
+
+    on_loop(url, main)
+    assert owners_of(driver, keys) == {"w1": 1}, "a reaper took somebody in the tick of a lapse"
+
+
+def test_a_reaper_waits_after_a_lapse_and_the_script_would_see_to_it_alone(redis_url, driver, keys):
+    a_reaper_waits_after_a_lapse(redis_url, driver, keys)
+    driver.run(plain("DEL", keys.lane(LANE), keys.grace))
+    module = module_without("streamwork.worker.liveness", "pause after a lapse")
+    a_reaper_waits_after_a_lapse(redis_url, driver, keys, module)
+
+
+def test_without_pause_and_grace_it_does_not_wait(redis_url, unguarded, keys):
+    module = module_without("streamwork.worker.liveness", "pause after a lapse")
+    driver = unguarded("grace")
+    must_fail(a_reaper_waits_after_a_lapse, redis_url, driver, keys, module, says="in the tick of a lapse")
+
+
 def the_living_are_not_taken(driver, keys):
     driver.run(scripts.register(keys, "w1", b"", 60_000))
     deliver(driver, keys, "w1")

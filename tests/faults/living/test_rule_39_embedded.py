@@ -96,8 +96,13 @@ def test_a_program_that_a_user_starts_is_no_user(tmp_path):
     a_program_that_a_user_starts_is_no_user(tmp_path)
 
 
+def test_python_alone_sees_to_that(tmp_path):
+    module = module_without("streamwork.store.filelock", "opened to close")
+    a_program_that_a_user_starts_is_no_user(tmp_path, module)
+
+
 def test_with_an_inherited_share_it_is(tmp_path):
-    module = module_without("streamwork.store.filelock", "closed on exec")
+    module = module_without("streamwork.store.filelock", "closed on exec", "opened to close")
     must_fail(a_program_that_a_user_starts_is_no_user, tmp_path, module, 0.5, says="that its user started runs on")
 
 
