@@ -266,7 +266,7 @@ def cancel(
     return call_script(
         CANCEL,
         (keys.due, keys.due_body, keys.cancelled, keys.control, keys.result(task_id), keys.counts, keys.reply(client),
-         keys.dead, keys.moved, keys.lane(lane), keys.restoring),
+         keys.dead, keys.moved, keys.lane(lane), keys.restoring, keys.kept),
         (task_id, by, record, keep_ms, entry if lane else "", lane),
         bytes.decode,
     )  # fmt: skip

@@ -173,6 +173,16 @@ def test_its_live_owner_settles_it_and_its_copy_goes(driver, keys, op):
     assert (state.in_flight, state.undelivered, list(state.due)) == (0, 0, [old.task_id] if op == "R" else [])
 
 
+def test_a_cancellation_does_not_take_it_for_ended(driver, keys):
+    old = one_old_among_many(driver, keys)
+    maintain(driver, keys, FEW)
+    cancel = scripts.cancel(keys, old.task_id, "me", b"t\nc\n", 1000, "r", lane=LANE, entry=old.entry.decode())
+    assert driver.run(cancel) == "requested"
+    assert settle(driver, keys, old)
+    assert driver.run(cancel) == "ended"
+    assert state_of(driver, keys).cancelled == {}
+
+
 def test_a_foreign_message_under_its_id_is_not_taken_for_it(driver, keys):
     old = one_old_among_many(driver, keys)
     maintain(driver, keys, FEW)
