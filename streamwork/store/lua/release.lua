@@ -14,10 +14,11 @@ local k = {
 for i = 3, #ARGV, 2 do
   local p = redis.pcall('XPENDING', KEYS[1], 'workers', ARGV[i], ARGV[i], 1, ARGV[1])
   if not p.err and #p == 1 and p[1][4] == tonumber(ARGV[i + 1]) then
-    if not unkeep(k, KEYS[1], ARGV[2], ARGV[i]) then
+    local copy = unkeep(k, KEYS[1], ARGV[2], ARGV[i])
+    if not copy then
       call('XCLAIM', KEYS[1], 'workers', 'returned', 0, ARGV[i], 'TIME', 1, 'JUSTID')
     end
-    back = back + 1
+    if copy ~= 'stays' then back = back + 1 end
   end
 end
 if back > 0 then

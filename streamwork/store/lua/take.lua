@@ -23,6 +23,7 @@ local started = {}
 for i = 6, #ARGV do started[ARGV[i]] = true end
 local found = redis.pcall('XPENDING', KEYS[1], 'workers', '-', '+', ARGV[3], consumer)
 if found.err then return 0 end
+local moved = 0
 for i = 1, #found do
   local entry = found[i][1]
   local blamed = mode == 'dead' and started[entry]
@@ -35,7 +36,9 @@ for i = 1, #found do
     if blamed then crashes = crashes + 1 else lost = lost + 1 end
     redis.pcall('HSET', KEYS[8], place, string.format('%d,%d,%s', crashes, lost, ARGV[5]))
   end
-  if not unkeep(k, KEYS[1], lane, entry) then
+  local copy = unkeep(k, KEYS[1], lane, entry)
+  if copy ~= 'stays' then moved = moved + 1 end
+  if not copy then
     local claimed = call('XCLAIM', KEYS[1], 'workers', 'returned', 0, entry, 'TIME', 1, 'JUSTID')
     -- 7.0 drops an entry here that is gone from the stream: nobody will settle it and free this.
     if #claimed == 0 then redis.pcall('HDEL', KEYS[8], lane .. '/' .. entry) end
@@ -47,4 +50,4 @@ if #found > 0 then
   redis.pcall('XADD', KEYS[3], 'MAXLEN', '~', 1000, '*', 'e', 'returned', 'v', lane)
   if redis.pcall('LLEN', KEYS[4]) == 0 then redis.pcall('RPUSH', KEYS[4], '1') end
 end
-return #found
+return moved

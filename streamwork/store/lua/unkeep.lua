@@ -3,7 +3,8 @@
 -- KEYS  none of its own: the including script passes a table `k` with kept, due, due_body, moved, suspects, settled and
 --       control.
 -- ARGV  none of its own.
--- Returns  whether there is a copy; the entry is not pending any more then, and the message is due now.
+-- Returns  false where there is no copy; "due" where the message is due now, and its entry not pending any more; "stays"
+--          where something else stands under the keys of due: the entry stays with its owner.
 -- Atomic because  the including script is; it has looked at the owner, and a copy is there only while nobody has settled.
 -- An entry that is gone from its stream cannot be claimed: 7.0 drops it from the group, and with it the message.
 local function unkeep(k, stream, lane, entry)
@@ -11,13 +12,18 @@ local function unkeep(k, stream, lane, entry)
   local place = lane .. '/' .. entry
   local copy = pcall('HGET', k.kept, place)
   if type(copy) ~= 'string' then return false end
+  local first = string.find(copy, '\n', 1, true)
+  local second = first and string.find(copy, '\n', first + 1, true)
+  if not second then  -- not ours
+    call('HDEL', k.kept, place)
+    return false
+  end
   local due, body = call('TYPE', k.due).ok, call('TYPE', k.due_body).ok
-  if (due ~= 'zset' and due ~= 'none') or (body ~= 'hash' and body ~= 'none') then return true end
+  if (due ~= 'zset' and due ~= 'none') or (body ~= 'hash' and body ~= 'none') then return 'stays' end
   call('HDEL', k.kept, place)
   call('XACK', stream, 'workers', entry)
-  local first = string.find(copy, '\n', 1, true)
-  local second = string.find(copy, '\n', first + 1, true)
-  local id, past, message = string.sub(copy, 1, first - 1), string.sub(copy, first + 1, second - 1), string.sub(copy, second + 1)
+  local id, past = string.sub(copy, 1, first - 1), string.sub(copy, first + 1, second - 1)
+  local message = string.sub(copy, second + 1)
   -- What it is suspected of goes by its entry, and that is another one from now on.
   local attempt, crashes, lost, rest = string.match(past, '^(%d+),(%d+),(%d+),(.*)$')
   local suspicion = pcall('HGET', k.suspects, place)
@@ -32,5 +38,5 @@ local function unkeep(k, stream, lane, entry)
   pcall('HDEL', k.moved, id)
   pcall('HINCRBY', k.settled, lane, 1)
   pcall('XADD', k.control, 'MAXLEN', '~', 1000, '*', 'e', 'due', 'v', now)
-  return true
+  return 'due'
 end

@@ -13,7 +13,7 @@ from streamwork.worker import worker as worker_module
 from streamwork.worker.delivery import QueueSide
 from streamwork.worker.embedded import EmbeddedWorker
 from tests.apps import faults
-from tests.faults.living.kit import must_fail, owners_of
+from tests.faults.living.kit import must_fail
 from tests.faults.unguarded import module_without
 from tests.helpers import await_until, body_of, seed
 from tests.redis.kit import LANE, deliver
@@ -55,8 +55,10 @@ def a_live_owner_finds_what_it_never_saw(app, driver, keys, monkeypatch, module=
     async def main():
         async with EmbeddedWorker(app, {"worker.slots": 2, "liveness.ttl_s": 5, "worker.block_s": 30}) as worker:
             name = worker.worker.name
-            seed(driver, keys, body_of(faults.nothing.name, 0))
-            await await_until(lambda: not owners_of(driver, keys) and worker.worker.is_idle, "it waits in a read")
+            first = body_of(faults.nothing.name, 0)
+            seed(driver, keys, first)
+            await await_until(lambda: driver.run(plain("EXISTS", keys.result(first[0]))), "it reads the lane")
+            await await_until(lambda: worker.worker.is_idle, "it waits in a read")
             # A read under its name whose answer nobody hears; in one go, or its own read would get the entry.
             driver.run(plain("XGROUP", "CREATECONSUMER", keys.lane(LANE), "workers", name))
             entry = driver.run(plain("EVAL", LOSE, 1, keys.lane(LANE), body, name))
