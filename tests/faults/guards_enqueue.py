@@ -33,14 +33,14 @@ ENQUEUE: dict[str, Guard] = {
         "nor for another chunk of a loop",
         (
             BROKER + "async_sender.py",
-            "self._senders.pop(keys.tag, None) or Sender(self._config.max_lanes)",
-            "self._senders.setdefault(keys.tag, Sender(self._config.max_lanes))",
+            "self._senders.pop(line, None) or Sender(self._config.max_lanes)",
+            "self._senders.setdefault(line, Sender(self._config.max_lanes))",
         ),
     ),
     "resend_bound": guard(
         1,
         "nothing is sent again once the server may have forgotten its number",
-        (BROKER + "resend.py", "if self.in_doubt and now_s >= self._unknown_s:", "if False:"),
+        (BROKER + "resend.py", "if self.in_doubt and now_s >= (", "if False and now_s >= ("),
     ),
     "resend_bound_of_ours": guard(
         1,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
-from tests.faults.guard import Guard
+from tests.faults.guards_blame import BLAME
+from tests.faults.guards_embedded import EMBEDDED
+from tests.faults.guards_history import HISTORY
+from tests.faults.guards_liveness import LIVENESS
 
-LIVING: dict[str, Guard] = {}
+LIVING = {**LIVENESS, **BLAME, **HISTORY, **EMBEDDED}

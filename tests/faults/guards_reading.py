@@ -126,7 +126,7 @@ READING: dict[str, Guard] = {
     "mark_below_pending": guard(
         8,
         "the mark does not pass what is in hand",
-        (LUA + "maintain.lua", "if pending > 0 then", "if false then"),
+        (LUA + "maintain.lua", "local oldest = pending > 0 and", "local oldest = false and"),
     ),
     "restored_before_trim": guard(
         8,

@@ -91,7 +91,7 @@ SETTLING: dict[str, Guard] = {
     "careful_message": guard(
         22,
         "an outcome from another server does not end a stranger's message under the same entry",
-        (LUA + "settle.lua", "if mine and careful then mine = holds(stream, entry, id) end", ""),
+        (LUA + "settle.lua", "if mine and careful then mine = holds(", "if false then mine = holds("),
     ),
     "careful_owner": guard(
         22,
@@ -198,9 +198,9 @@ SETTLING: dict[str, Guard] = {
         (
             LUA + "adopt.lua",
             "call('XCLAIM', KEYS[1], 'workers', me, 0, entry)",
-            "call('XCLAIM', KEYS[1], 'workers', me, 0, entry, 'RETRYCOUNT', found[i][4])",
+            "call('XCLAIM', KEYS[1], 'workers', me, 0, entry, 'RETRYCOUNT', delivered)",
         ),
-        (LUA + "adopt.lua", "found[i][4] + 1, suspicion", "found[i][4], suspicion"),
+        (LUA + "adopt.lua", "delivered + 1, suspicion", "delivered, suspicion"),
     ),
     "fence_after_loss": guard(
         29,

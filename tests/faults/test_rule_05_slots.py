@@ -18,7 +18,7 @@ def a_full_process_reads_nothing(consumer, connected, own, keys):
         at.taken.append(None)  # its one slot
         at.start()
         # It waits for room; where it does not, it has read in its first turn.
-        await await_until(lambda: at.reader.is_waiting or at.reader._reads > 1, "its first turn is over")
+        await await_until(lambda: at.reader._waiting is not None or at.reader._reads > 1, "its first turn is over")
 
     with_reader(connected, keys, main, "1:", slots=1, consumer=consumer)
     assert state_of(own, keys).in_flight == 0, "delivered to a process without a free slot"
@@ -78,7 +78,7 @@ def a_slot_taken_meanwhile(consumer, connected, own, keys):
         at.taken.append(None)
         put(own, keys, 1)
         await await_until(lambda: not at.reader._blocking, "the read has brought it")
-        await await_until(lambda: at.reader.is_waiting or len(at.taken) > 1, "it was begun or given back")
+        await await_until(lambda: at.reader._waiting is not None or len(at.taken) > 1, "it was begun or given back")
         assert len(at.taken) == 1, "one slot was given away twice"
 
     put(own, keys, 1)

@@ -57,7 +57,7 @@ def rung_on(consumer, idle, own, keys):
     async def main(at):
         put(own, keys, 3)
         await await_until(lambda: len(at.taken) == 1, "it takes what it has a slot for")
-        await await_until(lambda: at.reader.is_waiting, "its turn is over")
+        await await_until(lambda: at.reader._waiting is not None, "its turn is over")
 
     idle(consumer, main, slots=1)
     assert bell(own, keys) == 1, "nobody else hears of what is left"
