@@ -10,3 +10,9 @@ from tests.faults.guards_living import LIVING
 from tests.faults.guards_sending import SENDING
 
 GUARDS = {**SENDING, **LIVING}
+
+# Those that do work for every task message; `ops/bench --peers streamwork,streamwork:unguarded` shows what that costs.
+HOT = (
+    "gate", "types_first", "numbers_first", "entries_first", "settle_mark", "counted", "sender_numbers",
+    "room_rechecked", "noted start", "young beat", "cancel_mark_heeded", "unsent_bound",
+)  # fmt: skip
