@@ -13,7 +13,7 @@ from streamwork.errors import ConfigError, DecodeError, ResultGone, ResultTimeou
 from streamwork.ids import task_id_at_ms
 from streamwork.model.span import Seconds, seconds
 from streamwork.model.state import State
-from streamwork.wire.message import Options, decode_failure, decode_result
+from streamwork.wire.message import DROPPED, Options, decode_failure, decode_result
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -260,6 +260,9 @@ class Handle(Generic[R_co]):
     def _value(self, record: bytes) -> R_co:
         result = decode_result(record)
         if result.state == State.SUCCEEDED:
+            if result.payload == DROPPED:
+                why = "dropped, since Redis was nearly full: free memory, or return a reference to the data"
+                raise ResultGone(f"task message {self.id} succeeded, and its result was {why}")
             return self._read_result(result.payload)
         if result.state == State.SKIPPED:
             return cast(R_co, None)

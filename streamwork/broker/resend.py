@@ -11,12 +11,15 @@ import tenacity
 
 from streamwork.config import ClientConfig
 from streamwork.errors import EnqueueUnknown, StoreError, StoreFull, StoreRejected, StoreUnavailable, TooManyLanes
+from streamwork.store.scripts import SENDER_LIFE_MS
 
 T = TypeVar("T")
 
 # Full jitter from 50 ms to 1 s: the first retry is below what a user notices, the last spreads 200 clients over a
 # second and still lets a worker resume within two of Redis being back.
 BACKOFF = tenacity.wait_random_exponential(multiplier=0.05, max=1.0)
+# Whatever the settings say, nothing is sent again once the server may have forgotten its number: it would run twice.
+MOST_IN_DOUBT_S = SENDER_LIFE_MS / 2000
 
 
 def backoff_s(failures: int) -> float:
@@ -63,6 +66,8 @@ async def ainsist(ask: Callable[[], Awaitable[T]], patience_s: float) -> T:
 class Patience:
     """How long one chunk is tried: `send_timeout_s` while it surely had no effect, `resend_s` once it may have had.
 
+    The second is five minutes at most.
+
     Args:
         config: The client's settings.
         now_s: Steady seconds at the first try.
@@ -84,18 +89,16 @@ class Patience:
             StoreUnavailable, StoreFull: The time is up and nothing was sent.
             EnqueueUnknown: The time is up and it may have arrived.
         """
-        if isinstance(error, StoreFull):
-            # Under the number of a chunk that was executed it would have been answered with that one's entries.
-            if now_s >= self._full_s:
-                raise error
-            self._attempt += 1
-            return backoff_s(self._attempt)
-        self.in_doubt = self.in_doubt or getattr(error, "maybe_executed", True)
-        if self.in_doubt and now_s >= self._unknown_s:
+        is_full = isinstance(error, StoreFull)
+        if not is_full and not self.in_doubt and getattr(error, "maybe_executed", True):
+            self.in_doubt = True
+            self._unknown_s = min(self._unknown_s, now_s + MOST_IN_DOUBT_S)
+        give_up_s = self._full_s if is_full else self._give_up_s
+        if self.in_doubt and now_s >= (min(give_up_s, self._unknown_s) if is_full else self._unknown_s):
             raise EnqueueUnknown(
                 f"{error}: {len(task_ids)} task message(s) may have arrived, or may still arrive", task_ids
             ) from error
-        if not self.in_doubt and now_s >= self._give_up_s:
+        if not self.in_doubt and now_s >= give_up_s:
             raise error
         self._attempt += 1
         return backoff_s(self._attempt)

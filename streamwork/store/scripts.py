@@ -110,7 +110,7 @@ def settle(keys: QueueKeys, consumer: str, items: Sequence[SettleItem]) -> Comma
     script_keys = [
         keys.settled, keys.counts, keys.journal, keys.due, keys.due_body, keys.dead, keys.dead_body, keys.moved,
         keys.suspects, keys.cancelled, keys.control, keys.settle_mark(consumer), *map(keys.lane, lanes), *replies,
-        *results,
+        *results, keys.kept, keys.nearly_full,
     ]  # fmt: skip
     head: tuple[Arg, ...] = (consumer, len(lanes), len(replies), len(keys.result_prefix), SETTLE_LIFE_MS, *lanes)
     return Command(("EVALSHA", SETTLE.sha, len(script_keys), *script_keys, *head, *argv), _lost_positions, SETTLE)
@@ -201,6 +201,11 @@ def take(
             keys.alive(consumer),
             keys.consumers,
             keys.suspects,
+            keys.kept,
+            keys.due,
+            keys.due_body,
+            keys.moved,
+            keys.settled,
         ),
         (consumer, lane, most, mode, evidence, *started),
         int,
@@ -211,10 +216,11 @@ def release(keys: QueueKeys, lane: str, consumer: str, entries: Sequence[tuple[b
     """Give entries (with their delivery counts) back in place; answers how many were still this consumer's."""
     return call_script(
         RELEASE,
-        (keys.lane(lane), keys.returned, keys.control, keys.bell(lane)),
+        (keys.lane(lane), keys.returned, keys.control, keys.bell(lane), keys.kept, keys.due, keys.due_body, keys.moved,
+         keys.suspects, keys.settled),
         (consumer, lane, *(part for entry in entries for part in entry)),
         int,
-    )
+    )  # fmt: skip
 
 
 class Adopted(NamedTuple):
@@ -233,12 +239,13 @@ def adopt(keys: QueueKeys, lane: str, consumer: str, most: int, own: Sequence[by
     """Take over marked entries of a lane, or (with `own`) entries of its own that the consumer lost track of."""
     return call_script(
         ADOPT,
-        (keys.lane(lane), keys.returned, keys.suspects, keys.settled),
+        (keys.lane(lane), keys.returned, keys.suspects, keys.settled, keys.kept, keys.due, keys.due_body, keys.moved,
+         keys.control),
         (consumer, lane, most, consumer if own else "returned", *own),
         lambda reply: [
             Adopted(entry, fields or None, delivered, suspicion) for entry, fields, delivered, suspicion in reply
         ],
-    )
+    )  # fmt: skip
 
 
 def drop_consumer(keys: QueueKeys, lane: str, consumer: str) -> Command[bool]:
@@ -265,7 +272,7 @@ def cancel(
     return call_script(
         CANCEL,
         (keys.due, keys.due_body, keys.cancelled, keys.control, keys.result(task_id), keys.counts, keys.reply(client),
-         keys.dead, keys.moved, keys.lane(lane), keys.restoring),
+         keys.dead, keys.moved, keys.lane(lane), keys.restoring, keys.kept),
         (task_id, by, record, keep_ms, entry if lane else "", lane),
         bytes.decode,
     )  # fmt: skip

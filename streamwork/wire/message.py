@@ -65,6 +65,9 @@ class TaskMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     reply_to: str | None = None
 
 
+# What settle.lua writes instead of a large value while Redis is nearly full (rule 32); no value begins so.
+DROPPED = b"\xc1dropped: memory"
+
 _pack = msgspec.msgpack.Encoder().encode
 _unpack_message = msgspec.msgpack.Decoder(TaskMessage).decode
 _split = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode

@@ -52,7 +52,7 @@ def examples(keys):
     settled = [end(keys, One, op, reply="r") for op in "SDR"]
     return {
         "enqueue": (scripts.enqueue(keys, "s", 1, lanes, [1, message.body, 2, message.body], 1, 64), 4, 6),
-        "settle": (scripts.settle(keys, "w1", settled), 1 + 1 + 3, 1 + 8 + 10 + 7),
+        "settle": (scripts.settle(keys, "w1", settled), 1 + 1 + 3 + 2, 1 + 8 + 10 + 7),
         "promote": (scripts.promote(keys, lanes, 5), 4, 2),
         "register": (scripts.register(keys, "w1", b"", 1), 0, 0),
         "revive": (scripts.revive(keys, "w1", 1), 0, 0),
@@ -192,8 +192,31 @@ def walk_a_life(driver, keys):
         driver.run(healing.maintain(keys, HIGH, "99999999999999", 100, 1))
 
 
+def walk_kept(driver, keys):
+    """Run what happens when an entry is trimmed under its owner."""
+    bounds = healing.Bounds(entries=1, nearly_full_ms=1000)
+    for n, end_of in enumerate((
+        lambda entry: scripts.take(keys, LANE, "w1", mode="reap"),
+        lambda entry: scripts.release(keys, LANE, "w1", [(entry, 1)]),
+        lambda entry: scripts.adopt(keys, LANE, "w1", 1, [entry]),
+        lambda entry: healing.heal(keys, LANE, 1),
+    )):  # fmt: skip
+        driver.run(plain("DEL", keys.grace, keys.alive("w1")))
+        old, other = deliver(driver, keys, "w1", 2)
+        assert driver.run(scripts.settle(keys, "w1", [end(keys, other)])) == []
+        driver.run(plain("HSET", keys.suspects, f"{LANE}/{old.entry.decode()}", "1,0,x"))
+        driver.run(healing.maintain(keys, LANE, "99999999999999", 100, 1, bounds))
+        assert driver.run(plain("HLEN", keys.kept)) == 1
+        if n == 3:
+            driver.run(plain("XGROUP", "DESTROY", keys.lane(LANE), "workers"))
+        driver.run(end_of(old.entry))
+        assert driver.run(plain("HLEN", keys.kept)) == 0
+    driver.run(plain("DEL", keys.due, keys.due_body, keys.nearly_full, keys.restoring))
+
+
 def walk_faults(driver, keys):
     """Run what happens when a worker dies or a key is lost."""
+    walk_kept(driver, keys)
     held = deliver(driver, keys, "w1", 4)
     driver.run(plain("XDEL", keys.lane(LANE), held[0].entry))
     driver.run(scripts.release(keys, LANE, "w1", [(held[1].entry, 1)]))
