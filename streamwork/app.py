@@ -17,19 +17,10 @@ from streamwork.inline import InlineSending
 from streamwork.model.lane import DEFAULT_PRIORITY, lane_name
 from streamwork.model.resources import Lifespan, lifespan_of
 from streamwork.model.span import Seconds, seconds
+from streamwork.options import TASK_OPTIONS, TaskOptions, check_options
 from streamwork.store.endpoint import Endpoint
 from streamwork.store.keys import checked_name
-from streamwork.task import (
-    TASK_OPTIONS,
-    AsyncTask,
-    SyncTask,
-    Task,
-    TaskDecorator,
-    TaskOptions,
-    WithContext,
-    WithoutContext,
-    check_options,
-)
+from streamwork.task import AsyncTask, SyncTask, Task, TaskDecorator, WithContext, WithoutContext
 from streamwork.wire.codec import unpacker
 from streamwork.wire.message import NO_OPTIONS
 from streamwork.wire.signature import pack_call

@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
+import msgspec
+
 from streamwork.broker.outgoing import Outgoing
 from streamwork.broker.resend import ainsist, insist
 from streamwork.broker.steps import Steps, aask, ask
 from streamwork.broker.whereabouts import find_place, where_is
 from streamwork.bulk import Bulk
+from streamwork.clock import SYSTEM_CLOCK
 from streamwork.config import Config
 from streamwork.errors import BodyTooLarge, StoreError
 from streamwork.guards import check_inside_task, refuse_on_loop
@@ -18,6 +21,7 @@ from streamwork.handle import Call, Handle
 from streamwork.ids import new_task_id
 from streamwork.links import Links
 from streamwork.model.state import State
+from streamwork.model.timing import NOW
 from streamwork.store import scripts
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import Command, plain
@@ -47,10 +51,16 @@ class Connection(Links):
         return frozenset(self._known_queues)
 
     def _outgoing(self, call: Call[Any], task_id: str, client_id: str) -> Outgoing:
-        body = encode_message(task_id, call.task_name, call.args, call.kwargs, call.options, client_id)
+        options, when = call.options, ""
+        if call.timing is not NOW:
+            now_ms = SYSTEM_CLOCK.now_ms()
+            when, expiry_ms = call.timing.when(now_ms), call.timing.expiry_ms(now_ms)
+            if expiry_ms is not None:
+                options = msgspec.structs.replace(options, expires_at_ms=expiry_ms)
+        body = encode_message(task_id, call.task_name, call.args, call.kwargs, options, client_id)
         if len(body) > self._max_body:
             raise BodyTooLarge(call.task_name, len(body), self._max_body)
-        return Outgoing(task_id, call.lane, body)
+        return Outgoing(task_id, call.lane, body, when)
 
     def send(self, call: Call[R]) -> Handle[R]:
         """Send one call; see `Task.enqueue` for what it raises."""

@@ -13,6 +13,7 @@ from streamwork.errors import ConfigError, DecodeError, ResultGone, ResultTimeou
 from streamwork.ids import task_id_at_ms
 from streamwork.model.span import Seconds, seconds
 from streamwork.model.state import State
+from streamwork.model.timing import NOW, Timing
 from streamwork.wire.message import DROPPED, Options, decode_failure, decode_result
 
 R = TypeVar("R")
@@ -128,14 +129,27 @@ class Call(Generic[R_co]):
         kwargs: Encoded keyword arguments or None.
         options: What the message carries beside them.
         wait_s: How long to try while Redis is away or full; None = as the settings say.
+        timing: When it may run.
         read_result: Decodes the result.
     """
 
-    __slots__ = ("_sending", "args", "kwargs", "lane", "options", "queue", "read_result", "task_name", "wait_s")
+    __slots__ = (
+        "_sending",
+        "args",
+        "kwargs",
+        "lane",
+        "options",
+        "queue",
+        "read_result",
+        "task_name",
+        "timing",
+        "wait_s",
+    )
 
     def __init__(
         self, sending: Sending, task_name: str, queue: str, lane: str, packed: tuple[bytes, bytes | None],
-        options: Options, read_result: Callable[[bytes], R_co], wait_s: float | None = None,
+        options: Options, read_result: Callable[[bytes], R_co], *, wait_s: float | None = None,
+        timing: Timing = NOW,
     ) -> None:  # fmt: skip
         self._sending = sending
         self.task_name = task_name
@@ -145,6 +159,7 @@ class Call(Generic[R_co]):
         self.options = options
         self.read_result = read_result
         self.wait_s = wait_s
+        self.timing = timing
 
     def enqueue(self) -> Handle[R_co]:
         """Send this call; see `Task.enqueue`."""

@@ -44,7 +44,7 @@ class QueueStats(msgspec.Struct, frozen=True):
         running: In the hands of a consumer.
         scheduled: Waiting for their time: retries, and what no worker knew.
         dead: Dead letters kept.
-        succeeded: Ended so, ever; likewise skipped, cancelled, died and retried.
+        succeeded: Ended so, ever; likewise skipped, cancelled, expired, died and retried.
         next_at_ms: When the next scheduled one is due; None = none is.
         oldest_ms: How long the first undelivered one has waited; None = there is none.
         lanes: Lane by lane.
@@ -59,6 +59,7 @@ class QueueStats(msgspec.Struct, frozen=True):
     succeeded: int
     skipped: int
     cancelled: int
+    expired: int
     died: int
     retried: int
     next_at_ms: int | None
@@ -168,7 +169,8 @@ def queue_stats(keys: QueueKeys) -> Steps[QueueStats]:
     return QueueStats(
         queue=keys.queue, waiting=sum(lane.waiting for lane in stats), running=sum(lane.running for lane in stats),
         scheduled=due, dead=dead, succeeded=ended.get("succeeded", 0), skipped=ended.get("skipped", 0),
-        cancelled=ended.get("cancelled", 0), died=ended.get("dead", 0), retried=ended.get("retried", 0),
+        cancelled=ended.get("cancelled", 0), expired=ended.get("expired", 0),
+        died=ended.get("dead", 0), retried=ended.get("retried", 0),
         next_at_ms=int(float(head[1])) if head else None, oldest_ms=max(0, *waited_ms) if waited_ms else None,
         lanes=stats, in_hand=in_hand,
     )  # fmt: skip

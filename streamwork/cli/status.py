@@ -19,7 +19,9 @@ from streamwork.cli.session import Session
 from streamwork.cli.show import console, listing, print_json, size, span
 from streamwork.clock import SYSTEM_CLOCK
 
-_NUMBERS = ("waiting", "running", "scheduled", "dead", "succeeded", "skipped", "cancelled", "retried", "oldest")
+_NUMBERS = (
+    "waiting", "running", "scheduled", "dead", "succeeded", "skipped", "cancelled", "expired", "retried", "oldest",
+)  # fmt: skip
 
 
 @click.command(epilog=examples(
@@ -163,7 +165,7 @@ def _print(out: Console, shown: RenderableType, rows: Sequence[Any], without: st
 
 def _queue_table(found: Sequence[QueueStats], *, whole: bool = False) -> RenderableType:
     columns = ["queue", "waiting", "running", "scheduled", "dead", "succeeded"]
-    columns += ["skipped", "cancelled", "retried"] if whole else []
+    columns += ["skipped", "cancelled", "expired", "retried"] if whole else []
     rows = [[*(getattr(queue, column) for column in columns), span(queue.oldest_ms)] for queue in found]
     return listing([*columns, "oldest"], rows, numbers=_NUMBERS)
 

@@ -12,6 +12,7 @@ from streamwork.store.commands import Arg, Command, Script, call_script, plain
 from streamwork.store.healing import HEAL, MAINTAIN, RESTORE
 from streamwork.store.keys import GROUP, QueueKeys
 from streamwork.store.looking import LOOK
+from streamwork.store.scheduling import SCHEDULE
 
 ENQUEUE = Script("enqueue")
 SETTLE = Script("settle")
@@ -28,7 +29,7 @@ WATCH = Script("watch")
 
 ALL_SCRIPTS = (
     ENQUEUE, SETTLE, PROMOTE, REGISTER, REVIVE, PULSE, TAKE, RELEASE, ADOPT, HEAL, RESTORE, DROP_CONSUMER, MAINTAIN,
-    CANCEL, WATCH, LOOK,
+    CANCEL, WATCH, LOOK, SCHEDULE,
 )  # fmt: skip
 
 # A sender that is silent for longer starts a new mark; resends stop after 60 s, so ten times that is safe (rule 1).

@@ -41,6 +41,7 @@ class Drained(NamedTuple):
     skipped: int = 0
     cancelled: int = 0
     dead: int = 0
+    expired: int = 0
 
     @property
     def total(self) -> int:
@@ -48,7 +49,7 @@ class Drained(NamedTuple):
         return sum(self)
 
 
-_FIELD_OF_OP = {"S": "succeeded", "R": "retried", "K": "skipped", "C": "cancelled", "D": "dead"}
+_FIELD_OF_OP = {"S": "succeeded", "R": "retried", "K": "skipped", "C": "cancelled", "D": "dead", "E": "expired"}
 
 
 def run_until_idle(

@@ -11,6 +11,7 @@ from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
 from streamwork.store.keys import queues, spec_of
 from streamwork.store.looking import look
+from streamwork.store.scheduling import schedule
 from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.sync_driver import SyncDriver
 from tests.helpers import body_of, seed
@@ -66,6 +67,7 @@ def examples(keys):
         "maintain": (healing.maintain(keys, LANE, "0", 1, 1), 0, 0),
         "cancel": (scripts.cancel(keys, "id", "me", b"", 1, "r", lane=LANE, entry="1-1"), 0, 0),
         "watch": (scripts.watch(keys, "r", 1), 0, 0),
+        "schedule": (schedule(keys, "s", 1, [("id", "+5", b"r"), ("id2", "7", b"r")], 1), 0, 6),
         "look": (look([plain("HGETALL", keys.added), plain("TIME"), plain("XINFO", "GROUPS", keys.lane(LANE))]), 2, 9),
     }
 
@@ -164,6 +166,8 @@ def test_scripts_touch_only_keys_that_they_declare(own, own_keys, fenced):
 
 def walk_a_life(driver, keys):
     """Run every script on its ordinary way."""
+    driver.run(schedule(keys, "later", 1, [("0" * 32, "+5000000", b"1:\n1,0,0,1,0\nx")], 60_000))
+    driver.run(plain("DEL", keys.due, keys.due_body))
     driver.run(look([plain("HGETALL", keys.added), plain("TIME"), plain("XINFO", "GROUPS", keys.lane(LANE))]))
     for client in ("r", "q"):
         driver.run(scripts.watch(keys, client, 60_000))

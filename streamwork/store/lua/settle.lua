@@ -6,7 +6,7 @@
 -- ARGV  1 consumer · 2 lanes · 3 reply streams · 4 length of a result key before the id · 5 settle mark's life ms ·
 --       lane names · then per item:
 --       op and flags · lane's position · entry · delivery count · journal record, and after that by op:
---         S K C (success, skip, cancel): result record · keep ms · reply's position or 0
+--         S K C E (success, skip, cancel, expiry): result record · keep ms · reply's position or 0
 --         D (dead):  result record · keep ms · reply's position or 0 · died-at ms · dead letter
 --         R (retry): run-at ms · body for due
 --       flags behind the op: m = it was promoted once · s = it is a suspect · ! = check the message too (rule 22)
@@ -17,8 +17,8 @@
 local call = redis.call
 local k = {moved = KEYS[8], suspects = KEYS[9], cancelled = KEYS[10], kept = KEYS[#KEYS - 1]}
 local consumer, lanes, replies, cut = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local SIZE = {S = 8, K = 8, C = 8, D = 10, R = 7}
-local STATE = {S = 'succeeded', K = 'skipped', C = 'cancelled', D = 'dead', R = 'retried'}
+local SIZE = {S = 8, K = 8, C = 8, E = 8, D = 10, R = 7}
+local STATE = {S = 'succeeded', K = 'skipped', C = 'cancelled', E = 'expired', D = 'dead', R = 'retried'}
 -- Larger whole numbers lose digits, and to Lua "inf" is a number.
 local MOST = 9007199254740991
 local LAST_ID = '18446744073709551615'
