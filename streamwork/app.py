@@ -16,19 +16,11 @@ from streamwork.handle import Call, Handle, Switch
 from streamwork.inline import InlineSending
 from streamwork.model.lane import DEFAULT_PRIORITY, lane_name
 from streamwork.model.resources import Lifespan, lifespan_of
+from streamwork.model.span import Seconds, seconds
+from streamwork.options import TASK_OPTIONS, TaskOptions, check_options
 from streamwork.store.endpoint import Endpoint
 from streamwork.store.keys import checked_name
-from streamwork.task import (
-    TASK_OPTIONS,
-    AsyncTask,
-    SyncTask,
-    Task,
-    TaskDecorator,
-    TaskOptions,
-    WithContext,
-    WithoutContext,
-    check_options,
-)
+from streamwork.task import AsyncTask, SyncTask, Task, TaskDecorator, WithContext, WithoutContext
 from streamwork.wire.codec import unpacker
 from streamwork.wire.message import NO_OPTIONS
 from streamwork.wire.signature import pack_call
@@ -192,20 +184,25 @@ class Streamwork:
         """
         return self.sending.handle(task_id, checked_name("queue", queue), _unpack_anything)
 
-    def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
+    def enqueue_many(self, calls: Iterable[Call[R]], *, wait: Seconds | None = None) -> list[Handle[R]]:
         """Send any number of calls, one round trip per chunk; handles in the order of the calls.
 
         What was sent before an error stays sent.
 
+        Args:
+            calls: What `task.call` returns.
+            wait: How long each chunk tries while Redis is away or full; None = as the settings say, and not while it is
+                full. The calls' own does not count.
+
         Raises:
-            ConfigError: Something among them is not a call.
+            ConfigError: Something among them is not a call, or `wait` is no span of time.
             BodyTooLarge, StoreError, EnqueueUnknown, UseAsync: As `Task.enqueue`.
         """
-        return self.sending.send_many(_calls(calls))
+        return self.sending.send_many(_calls(calls), seconds(wait, "wait"))
 
-    async def aenqueue_many(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
+    async def aenqueue_many(self, calls: Iterable[Call[R]], *, wait: Seconds | None = None) -> list[Handle[R]]:
         """Send any number of calls from async code; handles in the order of the calls."""
-        return await self.sending.asend_many(_calls(calls))
+        return await self.sending.asend_many(_calls(calls), seconds(wait, "wait"))
 
     @contextmanager
     def inline(self, resources: Any = None) -> Iterator[InlineSending]:

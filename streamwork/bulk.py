@@ -44,25 +44,25 @@ class Bulk(Generic[R]):
         """Yield (queue, messages, their handles) as soon as a queue's buffer is full, and what is left at the end."""
         port, outgoing, client_id, add = self._port, self._outgoing, self._client_id, self.handles.append
         ids: list[str] = []
-        buffers: dict[str, tuple[list[Outgoing], list[Handle[R]]]] = {}
-        sizes: dict[str, int] = {}
+        buffers: dict[tuple[str, bool], tuple[list[Outgoing], list[Handle[R]]]] = {}
+        sizes: dict[tuple[str, bool], int] = {}
         for call in calls:
             if not ids:
                 ids = new_task_ids(_IDS_AT_ONCE)
             message = outgoing(call, ids.pop(), client_id)
-            queue_name, length = call.queue, len(message.body)
-            handle = Handle(port, message.task_id, queue_name, message.lane, "", call.read_result)
-            buffer = buffers.get(queue_name)
-            if buffer is not None and (len(buffer[0]) == CHUNK_MESSAGES or sizes[queue_name] + length > CHUNK_BYTES):
-                yield self._keys(queue_name), *buffer
+            place, length = (call.queue, bool(message.when)), len(message.body)
+            handle = Handle(port, message.task_id, call.queue, message.lane, "", call.read_result)
+            buffer = buffers.get(place)
+            if buffer is not None and (len(buffer[0]) == CHUNK_MESSAGES or sizes[place] + length > CHUNK_BYTES):
+                yield self._keys(call.queue), *buffer
                 buffer = None
             if buffer is None:
-                buffer = buffers[queue_name] = ([], [])
-                sizes[queue_name] = 0
-                self.queues.add(queue_name)
+                buffer = buffers[place] = ([], [])
+                sizes[place] = 0
+                self.queues.add(call.queue)
             buffer[0].append(message)
             buffer[1].append(handle)
-            sizes[queue_name] += length
+            sizes[place] += length
             add(handle)
-        for queue_name, buffer in buffers.items():
+        for (queue_name, _), buffer in buffers.items():
             yield self._keys(queue_name), *buffer

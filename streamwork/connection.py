@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
+import msgspec
+
 from streamwork.broker.outgoing import Outgoing
 from streamwork.broker.resend import ainsist, insist
 from streamwork.broker.steps import Steps, aask, ask
 from streamwork.broker.whereabouts import find_place, where_is
 from streamwork.bulk import Bulk
+from streamwork.clock import SYSTEM_CLOCK
 from streamwork.config import Config
 from streamwork.errors import BodyTooLarge, StoreError
 from streamwork.guards import check_inside_task, refuse_on_loop
@@ -18,6 +21,7 @@ from streamwork.handle import Call, Handle
 from streamwork.ids import new_task_id
 from streamwork.links import Links
 from streamwork.model.state import State
+from streamwork.model.timing import NOW
 from streamwork.store import scripts
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import Command, plain
@@ -47,16 +51,22 @@ class Connection(Links):
         return frozenset(self._known_queues)
 
     def _outgoing(self, call: Call[Any], task_id: str, client_id: str) -> Outgoing:
-        body = encode_message(task_id, call.task_name, call.args, call.kwargs, call.options, client_id)
+        options, when = call.options, ""
+        if call.timing is not NOW:
+            now_ms = SYSTEM_CLOCK.now_ms()
+            when, expiry_ms = call.timing.when(now_ms), call.timing.expiry_ms(now_ms)
+            if expiry_ms is not None:
+                options = msgspec.structs.replace(options, expires_at_ms=expiry_ms)
+        body = encode_message(task_id, call.task_name, call.args, call.kwargs, options, client_id)
         if len(body) > self._max_body:
             raise BodyTooLarge(call.task_name, len(body), self._max_body)
-        return Outgoing(task_id, call.lane, body)
+        return Outgoing(task_id, call.lane, body, when)
 
     def send(self, call: Call[R]) -> Handle[R]:
         """Send one call; see `Task.enqueue` for what it raises."""
         refuse_on_loop("enqueue", "aenqueue")
         message = self._outgoing(call, new_task_id(), self.results.client_id)
-        (entry,) = self.sender.line().send(self.keys(call.queue), (message,))
+        (entry,) = self.sender.line().send(self.keys(call.queue), (message,), call.wait_s)
         if call.queue not in self._known_queues:
             self._announce({call.queue})
         return Handle(self, message.task_id, call.queue, message.lane, entry, call.read_result)
@@ -67,7 +77,7 @@ class Connection(Links):
         if self._endpoint is None:
             await self._begin_on_loop()
         driver, sender = self._loop_side()
-        entry = await sender.send(self.keys(call.queue), message)
+        entry = await sender.send(self.keys(call.queue), message, call.wait_s)
         if call.queue not in self._known_queues:
             await self._aannounce(driver, {call.queue})
         return Handle(self, message.task_id, call.queue, message.lane, entry, call.read_result)
@@ -87,24 +97,24 @@ class Connection(Links):
         except StoreError:
             self._known_queues -= names
 
-    def send_many(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
+    def send_many(self, calls: Iterable[Call[R]], wait_s: float | None = None) -> list[Handle[R]]:
         """Send calls in chunks per queue; order is kept within a lane."""
         refuse_on_loop("enqueue_many", "aenqueue_many")
         bulk: Bulk[R] = Bulk(self, self.keys, self._outgoing, self.results.client_id)
-        for handles, entries in self.sender.send_chunks(bulk.chunks(calls)):
+        for handles, entries in self.sender.send_chunks(bulk.chunks(calls), wait_s):
             for handle, entry in zip(handles, entries, strict=True):
                 handle.entry = entry
         if bulk.queues - self._known_queues:
             self._announce(bulk.queues)
         return bulk.handles
 
-    async def asend_many(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
+    async def asend_many(self, calls: Iterable[Call[R]], wait_s: float | None = None) -> list[Handle[R]]:
         """Send calls from a loop, which stays responsive in between; after an error what was not begun is not sent."""
         await self._begin_on_loop()
         driver, sender = self._loop_side()
         bulk: Bulk[R] = Bulk(self, self.keys, self._outgoing, self.results.client_id)
         for keys, messages, handles in bulk.chunks(calls):
-            sent = [sender.send(keys, message) for message in messages]
+            sent = [sender.send(keys, message, wait_s) for message in messages]
             answers = await asyncio.gather(*sent, return_exceptions=True)
             for handle, answer in zip(handles, answers, strict=True):
                 if isinstance(answer, BaseException):

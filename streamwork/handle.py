@@ -13,7 +13,8 @@ from streamwork.errors import ConfigError, DecodeError, ResultGone, ResultTimeou
 from streamwork.ids import task_id_at_ms
 from streamwork.model.span import Seconds, seconds
 from streamwork.model.state import State
-from streamwork.wire.message import Options, decode_failure, decode_result
+from streamwork.model.timing import NOW, Timing
+from streamwork.wire.message import DROPPED, Options, decode_failure, decode_result
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -30,11 +31,11 @@ class Sending(Protocol):
         """Send one call from a loop."""
         ...
 
-    def send_many(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
+    def send_many(self, calls: Iterable[Call[R]], wait_s: float | None = None) -> list[Handle[R]]:
         """Send any number of calls; handles in their order."""
         ...
 
-    def asend_many(self, calls: Iterable[Call[R]]) -> Coroutine[Any, Any, list[Handle[R]]]:
+    def asend_many(self, calls: Iterable[Call[R]], wait_s: float | None = None) -> Coroutine[Any, Any, list[Handle[R]]]:
         """Send any number of calls from a loop; handles in their order."""
         ...
 
@@ -108,13 +109,13 @@ class Switch:
         """Send one call from a loop."""
         return self.now.asend(call)
 
-    def send_many(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
+    def send_many(self, calls: Iterable[Call[R]], wait_s: float | None = None) -> list[Handle[R]]:
         """Send any number of calls; handles in their order."""
-        return self.now.send_many(calls)
+        return self.now.send_many(calls, wait_s)
 
-    def asend_many(self, calls: Iterable[Call[R]]) -> Coroutine[Any, Any, list[Handle[R]]]:
+    def asend_many(self, calls: Iterable[Call[R]], wait_s: float | None = None) -> Coroutine[Any, Any, list[Handle[R]]]:
         """Send any number of calls from a loop; handles in their order."""
-        return self.now.asend_many(calls)
+        return self.now.asend_many(calls, wait_s)
 
 
 class Call(Generic[R_co]):
@@ -127,14 +128,28 @@ class Call(Generic[R_co]):
         args: Encoded positional arguments.
         kwargs: Encoded keyword arguments or None.
         options: What the message carries beside them.
+        wait_s: How long to try while Redis is away or full; None = as the settings say.
+        timing: When it may run.
         read_result: Decodes the result.
     """
 
-    __slots__ = ("_sending", "args", "kwargs", "lane", "options", "queue", "read_result", "task_name")
+    __slots__ = (
+        "_sending",
+        "args",
+        "kwargs",
+        "lane",
+        "options",
+        "queue",
+        "read_result",
+        "task_name",
+        "timing",
+        "wait_s",
+    )
 
     def __init__(
         self, sending: Sending, task_name: str, queue: str, lane: str, packed: tuple[bytes, bytes | None],
-        options: Options, read_result: Callable[[bytes], R_co],
+        options: Options, read_result: Callable[[bytes], R_co], *, wait_s: float | None = None,
+        timing: Timing = NOW,
     ) -> None:  # fmt: skip
         self._sending = sending
         self.task_name = task_name
@@ -143,6 +158,8 @@ class Call(Generic[R_co]):
         self.args, self.kwargs = packed
         self.options = options
         self.read_result = read_result
+        self.wait_s = wait_s
+        self.timing = timing
 
     def enqueue(self) -> Handle[R_co]:
         """Send this call; see `Task.enqueue`."""
@@ -258,6 +275,9 @@ class Handle(Generic[R_co]):
     def _value(self, record: bytes) -> R_co:
         result = decode_result(record)
         if result.state == State.SUCCEEDED:
+            if result.payload == DROPPED:
+                why = "dropped, since Redis was nearly full: free memory, or return a reference to the data"
+                raise ResultGone(f"task message {self.id} succeeded, and its result was {why}")
             return self._read_result(result.payload)
         if result.state == State.SKIPPED:
             return cast(R_co, None)

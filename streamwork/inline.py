@@ -87,12 +87,12 @@ class InlineSending:
             record = run.record(outcome)
         return self._end(call, run, record)
 
-    def send_many(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
+    def send_many(self, calls: Iterable[Call[R]], wait_s: float | None = None) -> list[Handle[R]]:
         """Run calls one after another."""
         refuse_on_loop("enqueue_many", "aenqueue_many")
         return [self.send(call) for call in calls]
 
-    async def asend_many(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
+    async def asend_many(self, calls: Iterable[Call[R]], wait_s: float | None = None) -> list[Handle[R]]:
         """Run calls one after another."""
         return [await self.asend(call) for call in calls]
 

@@ -10,7 +10,8 @@ import logging
 import random
 from abc import ABC, abstractmethod
 
-from streamwork.errors import StoreError
+from streamwork.errors import StoreError, StoreUnavailable
+from streamwork.outage import Outage
 
 logger = logging.getLogger(__name__)
 
@@ -24,10 +25,12 @@ class Service(ABC):
     Attributes:
         name: How logs call it.
         interval_s: Seconds between the end of one tick and the next; > 0.
+        outage: Told when Redis is away; None = each service logs so itself.
     """
 
     name: str = "service"
     interval_s: float = 1.0
+    outage: Outage | None = None
 
     def __init__(self) -> None:
         self._stopping = asyncio.Event()
@@ -68,19 +71,27 @@ class Service(ABC):
         try:
             pause_s = await self.tick()
         except StoreError as error:
-            if not self._failing:
+            if self.outage is not None and isinstance(error, StoreUnavailable):
+                self.outage.failed(self._part, error)
+            elif not self._failing:
                 logger.warning("service interrupted", extra={"service": self.name, "error": str(error)})
-            self._failing = True
+                self._failing = True
             # Soon again, since a worker may not read before it has beaten; at random, since many do this at once.
             return min(self.interval_s, random.uniform(0.1, 0.8))
         except Exception:
             logger.exception("service failed", extra={"service": self.name})
             self._failing = True
             return self._jittered(self.interval_s)
+        if self.outage is not None:
+            self.outage.over(self._part)
         if self._failing:
             logger.info("service resumed", extra={"service": self.name})
             self._failing = False
         return self._jittered(self.interval_s) if pause_s is None else pause_s
+
+    @property
+    def _part(self) -> str:
+        return f"{self.name} {id(self)}"  # there is one for each queue
 
     @staticmethod
     def _jittered(interval_s: float) -> float:

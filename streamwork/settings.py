@@ -17,7 +17,8 @@ class ClientConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         connect_timeout_s: Seconds for one attempt to connect; 1 s fails fast and is long for a network.
         deadline_s: Seconds for one answer before a connection is given up.
         send_timeout_s: Seconds that an enqueue keeps trying to reach a Redis that is away; 0 = one try.
-        resend_s: Seconds after the first try in which a lost answer is asked for again; the sender's mark outlives it.
+        resend_s: Seconds after the first try in which a lost answer is asked for again; 300 at most count, since Redis
+            forgets a sender after 600.
         max_body_bytes: Largest task message; Redis is no blob store and 1 MB already costs it milliseconds.
         max_lanes: Distinct (priority level, tag set) pairs per queue.
     """

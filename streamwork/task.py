@@ -5,16 +5,13 @@ A task knows its sender only through a `Switch`, never the app.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import (
     Any,
     Concatenate,
     Generic,
-    Literal,
     ParamSpec,
     Protocol,
-    TypedDict,
     TypeVar,
     Unpack,
     cast,
@@ -27,9 +24,20 @@ import msgspec
 from streamwork.context import Context
 from streamwork.errors import ConfigError
 from streamwork.handle import Call, Handle, Switch
-from streamwork.model.lane import DEFAULT_PRIORITY, lane_name
-from streamwork.model.policy import DEFAULT_RETRY, Retry, RetryRule, carried_policy, normalized
-from streamwork.model.span import Seconds, milliseconds
+from streamwork.model.lane import lane_name
+from streamwork.model.policy import carried_policy, normalized
+from streamwork.model.span import milliseconds, seconds
+from streamwork.model.timing import NOW
+from streamwork.options import (
+    DEFAULTS,
+    MESSAGE_OPTIONS,
+    TIMES,
+    MessageOptions,
+    TaskOptions,
+    check_options,
+    limit_s,
+    tags_of,
+)
 from streamwork.store.keys import checked_name
 from streamwork.wire.annotations import default_name
 from streamwork.wire.message import NO_OPTIONS
@@ -38,50 +46,6 @@ from streamwork.wire.signature import TaskSignature
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
-
-
-class _Options(TypedDict, total=False):
-    queue: str
-    tags: Iterable[str]
-    priority: int
-    timeout: Seconds | None
-    keep: Seconds | None
-
-
-class MessageOptions(_Options, total=False):
-    """Options of `task.options`; times are seconds as float or timedelta.
-
-    Attributes:
-        queue: Queue name.
-        tags: What a worker must offer.
-        priority: 0 (last) – 9 (first).
-        timeout: Time limit of one run, a millisecond or longer; None = none.
-        keep: Retention of the result; 0 = keep none; None = the app's.
-        retry: A Retry for every exception, or None: the first failure is the last.
-    """
-
-    retry: Retry | None
-
-
-class TaskOptions(_Options, total=False):
-    """Options of `@app.task`: those of `MessageOptions`, and more.
-
-    Attributes:
-        name: Task name; None = module and function.
-        retry: A Retry, a list of them (the first that fits counts) or None.
-        executor: ``thread`` or ``process`` for sync bodies.
-    """
-
-    name: str | None
-    retry: RetryRule
-    executor: Literal["thread", "process"]
-
-
-MESSAGE_OPTIONS = frozenset({"queue", "tags", "priority", "retry", "timeout", "keep"})
-TASK_OPTIONS = MESSAGE_OPTIONS | {"name", "executor"}
-_DEFAULTS: Mapping[str, Any] = {
-    "queue": "default", "tags": (), "priority": DEFAULT_PRIORITY, "retry": DEFAULT_RETRY, "timeout": None, "keep": None,
-}  # fmt: skip
 _LONGEST_NAME = 250
 
 
@@ -101,7 +65,10 @@ class Task(Generic[P, R_co]):
         if self.executor == "process" and self.is_async:
             raise ConfigError(f"task {self.name}: executor='process' is for sync bodies; async ones run on the loop")
         self._message_options = NO_OPTIONS
-        self._configure({**_DEFAULTS, **options})
+        self._wait_s: float | None = None
+        self._timing = NOW
+        self._given: dict[str, Any] = {"queue": options.get("queue", "default")}  # for people to see
+        self._configure({**DEFAULTS, **options})
         self.__name__ = getattr(function, "__name__", self.name)
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
@@ -112,14 +79,18 @@ class Task(Generic[P, R_co]):
             if "queue" in options:
                 self.queue = checked_name("queue", options["queue"])
             if "tags" in options:
-                self.tags = _tags(options["tags"])
+                self.tags = tags_of(options["tags"])
             if "priority" in options:
                 self.priority: int = options["priority"]
             self.lane = lane_name(self.priority, self.tags)
             if "retry" in options:
                 self.retry = normalized(options["retry"])
             if "timeout" in options:
-                self.timeout_s = _limit_s(options["timeout"])
+                self.timeout_s = limit_s(options["timeout"])
+            if not options.keys().isdisjoint(TIMES):
+                self._timing = self._timing.changed({name: options[name] for name in TIMES if name in options})
+            if "wait" in options:
+                self._wait_s = seconds(options["wait"], "wait")
             if "keep" in options:
                 keep = options["keep"]
                 self.keep_ms = self.default_keep_ms if keep is None else milliseconds(keep, "keep")
@@ -127,7 +98,7 @@ class Task(Generic[P, R_co]):
             raise ConfigError(f"task {self.name}: {error}") from None
 
     def __repr__(self) -> str:
-        return f"Task({self.name!r}, queue={self.queue!r})"
+        return f"Task({self.name!r}{''.join(f', {name}={value!r}' for name, value in self._given.items())})"
 
     def options(self, **options: Unpack[MessageOptions]) -> Task[P, R_co]:
         """Return this task with other options for what is sent through the returned one; what is not given stays.
@@ -139,6 +110,7 @@ class Task(Generic[P, R_co]):
         clone: Task[P, R_co] = object.__new__(type(self))
         clone.__dict__.update(self.__dict__)
         clone._configure(cast(dict[str, Any], options))
+        clone._given = {**self._given, **options}
         carried: dict[str, Any] = {}
         if "timeout" in options:
             carried["timeout_ms"] = 0 if clone.timeout_s is None else round(clone.timeout_s * 1000)
@@ -157,17 +129,20 @@ class Task(Generic[P, R_co]):
             ArgumentError: An argument is missing, unknown, of the wrong type or cannot be stored.
         """
         packed = self.signature.encode(args, kwargs)
-        read = self.signature.decode_result
-        return Call(self.sending, self.name, self.queue, self.lane, packed, self._message_options, read)
+        return Call(
+            self.sending, self.name, self.queue, self.lane, packed, self._message_options, self.signature.decode_result,
+            wait_s=self._wait_s, timing=self._timing,
+        )  # fmt: skip
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]:
         """Send a task message; when this returns, Redis has it (P1).
 
         Raises:
             ArgumentError, BodyTooLarge: Nothing was sent.
-            StoreUnavailable: Redis was not reached in time; nothing was sent.
+            StoreUnavailable: Redis was not reached in time (``options(wait=...)``); nothing was sent.
             EnqueueUnknown: Sent, and no answer came in the resend time.
-            StoreFull, TooManyLanes: Refused whole.
+            StoreFull: Redis is at maxmemory, also after the time that was given; nothing was sent.
+            TooManyLanes: Refused whole.
             UseAsync: Called on an event loop's thread.
         """
         return self.sending.send(self.call(*args, **kwargs))
@@ -189,21 +164,6 @@ class Task(Generic[P, R_co]):
             ConfigError: The text is not a task id.
         """
         return self.sending.handle(task_id, self.queue, self.signature.decode_result)
-
-
-def _tags(tags: object) -> frozenset[str]:
-    if isinstance(tags, (str, bytes)) or not isinstance(tags, Iterable):
-        raise ConfigError(f"tags={tags!r}: give a set of texts")
-    return frozenset([checked_name("tag", tag) for tag in tags])
-
-
-def _limit_s(value: Seconds | None) -> float | None:
-    if value is None:
-        return None
-    limit_ms = milliseconds(value, "timeout")
-    if not limit_ms:
-        raise ConfigError("timeout=0: use None for no limit")
-    return limit_ms / 1000
 
 
 class SyncTask(Task[P, R_co]):
@@ -230,15 +190,6 @@ def with_context(task: Task[Any, Any], args: tuple[Any, ...], kwargs: dict[str, 
     args, injected = task.signature.inject(args, {}, Context(task.name))
     kwargs.update(injected)
     return args
-
-
-def check_options(options: object, allowed: frozenset[str], where: str) -> None:
-    """Raise ConfigError for an unknown option, naming the nearest one."""
-    for name in cast(dict[str, Any], options):
-        if name not in allowed:
-            close = difflib.get_close_matches(name, allowed, 1)
-            hint = f": did you mean {close[0]!r}?" if close else f"; there are {', '.join(sorted(allowed))}"
-            raise ConfigError(f"{where}: unknown option {name!r}{hint}")
 
 
 def _checked_task_name(function: Callable[..., Any], name: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 
 import pytest
@@ -14,6 +15,9 @@ from tests import helpers, leaks
 
 
 def pytest_configure(config):
+    # What a shell puts into the background ignores Ctrl-C, and so would every program that a test starts.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Installed, the plugin comes in by its entry point; in a bare checkout it does not.
     if not config.pluginmanager.has_plugin("streamwork"):
         config.pluginmanager.register(plugin, "streamwork")

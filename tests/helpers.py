@@ -68,9 +68,12 @@ class WorkerProcess:
         args: Further arguments of `streamwork worker`, such as ``"--burst"``.
         environ: Further variables.
         ready: Wait for the line that says so.
+        without: Guards (tests/faults/guards.py) that it lacks.
     """
 
-    def __init__(self, app, *, namespace, redis_url, folder, settings=None, args=(), environ=None, ready=True):
+    def __init__(
+        self, app, *, namespace, redis_url, folder, settings=None, args=(), environ=None, ready=True, without=()
+    ):
         self.log = Path(folder) / f"worker-{random_id(32)}.log"
         variables = {
             **os.environ,
@@ -81,9 +84,10 @@ class WorkerProcess:
             **{variable_of(name): _text(value) for name, value in (settings or {}).items()},
             **(environ or {}),
         }
+        program = ["tests.faults.unguarded", ",".join(without)] if without else ["streamwork"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "streamwork", "worker", "--app", app, *args],
+                [sys.executable, "-m", *program, "worker", "--app", app, *args],
                 cwd=folder,
                 env=variables,
                 stdin=subprocess.DEVNULL,

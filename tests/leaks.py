@@ -47,8 +47,9 @@ def left_of_ended(driver, keys):
         found += [f"{key}: {task_id} has ended ({last[task_id]})" for task_id in sorted(left & ended)]
     due = {name.decode() for name in driver.run(plain("ZRANGE", keys.due, 0, -1))}
     found += [f"{keys.due}: {task_id} has ended ({last[task_id]})" for task_id in sorted(due & ended)]
-    suspects = {name.decode() for name in driver.run(plain("HKEYS", keys.suspects))}
-    found += [f"{keys.suspects}: {place} was settled" for place in sorted(suspects & entries)]
+    for key in (keys.suspects, keys.kept):
+        places = {name.decode() for name in driver.run(plain("HKEYS", key))}
+        found += [f"{key}: {place} was settled" for place in sorted(places & entries)]
     for index, bodies in ((keys.due, keys.due_body), (keys.dead, keys.dead_body)):
         one = set(driver.run(plain("ZRANGE", index, 0, -1)))
         other = set(driver.run(plain("HKEYS", bodies)))

@@ -18,12 +18,12 @@ PACKAGE = Path(__file__).resolve().parent.parent / "streamwork"
 # (`connection` and some more are the app's, in files of their own). An import stays in its room or goes down; the
 # steps inside a floor are the design's exceptions.
 FLOORS: list[list[list[set[str]]]] = [
-    [[{"errors", "clock", "ids", "service"}]],
+    [[{"errors", "clock", "ids", "outage", "service"}]],
     [[{"model"}], [{"config", "settings"}, {"wire"}, {"telemetry"}]],
     [[{"store"}]],
     [[{"broker"}, {"flow"}, {"coord"}, {"spool"}]],
     [
-        [{"handle", "task", "context", "middleware"}],
+        [{"handle", "task", "options", "context", "middleware"}],
         [{"app", "connection", "links", "inline", "bulk", "guards", "waiting"}],
         [{"workflow"}],
     ],

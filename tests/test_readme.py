@@ -21,7 +21,7 @@ from streamwork.broker.outgoing import CHUNK_MESSAGES
 from streamwork.cli.main import cli
 from streamwork.config import Config
 from streamwork.model.state import State
-from streamwork.task import TASK_OPTIONS
+from streamwork.options import TASK_OPTIONS
 from tests.helpers import wait_until
 
 README = Path(__file__).parent.parent / "README.md"
@@ -185,7 +185,7 @@ def test_what_is_not_there_yet_is_said_and_refused(file):
     @Streamwork("shop").task
     def task() -> None: ...
 
-    for option in ("delay", "unique", "expires", "key"):
+    for option in ("unique", "key"):
         assert option in missing[0]
         with pytest.raises(ConfigError):
             task.options(**{option: 1})

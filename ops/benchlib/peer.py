@@ -6,11 +6,12 @@ import json
 import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from benchlib.catalog import CATALOG, PeerSpec, Variant
-from benchlib.settings import OPS, BenchError, home, logs
+from benchlib.settings import CHECKOUT, OPS, BenchError, home, logs
 
 _MARK = "BENCH "
 _VERSIONS = """
@@ -66,6 +67,15 @@ def clean_environment(port: int, records: Path | None, burn_loops: int) -> dict[
     return kept
 
 
+def hot_guards() -> tuple[str, ...]:
+    """Return the guards of this checkout that do work for each task message."""
+    if str(CHECKOUT) not in sys.path:
+        sys.path.append(str(CHECKOUT))
+    from tests.faults.guards import HOT
+
+    return HOT
+
+
 class Peer:
     """A task system under test, in one of its modes."""
 
@@ -98,8 +108,13 @@ class Peer:
 
     def worker_words(self, variant: Variant, port: int) -> list[str]:
         """Return the command line of a worker."""
-        tuned = shlex.split(self.spec.tuned_arguments) if self.mode == "tuned" else []
-        return self.words(variant.command, port) + tuned
+        words = self.words(variant.command, port)
+        if self.mode == "tuned":
+            words += shlex.split(self.spec.tuned_arguments)
+        elif self.mode == "unguarded":
+            # What the protocol's guards cost: the same worker without them, from this checkout's tests.
+            words[:1] = [*self.words("{python} -m tests.faults.unguarded", port), ",".join(hot_guards())]
+        return words
 
     def environment(self, port: int, records: Path | None, variant: Variant | None = None) -> dict[str, str]:
         """Return the variables of a worker or producer."""
@@ -107,6 +122,8 @@ class Peer:
         variables["BENCH_MODE"] = self.mode
         if self.name == "streamwork":
             variables["STREAMWORK_URL"] = variables["BENCH_URL"]
+            if self.mode == "unguarded":
+                variables["PYTHONPATH"] = os.pathsep.join((str(OPS), str(CHECKOUT)))
         if variant is not None:
             variables.update(variant.env)
             variables["BENCH_SLOTS"] = str(variant.slots)

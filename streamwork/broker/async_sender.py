@@ -11,11 +11,13 @@ from streamwork.broker.outgoing import CHUNK_BYTES, CHUNK_MESSAGES, Outgoing, Se
 from streamwork.broker.resend import Patience, blames_lane, is_gap, refused
 from streamwork.clock import SYSTEM_CLOCK
 from streamwork.config import ClientConfig
-from streamwork.errors import StoreError, StoreUnavailable
+from streamwork.errors import StoreError, StoreFull, StoreUnavailable
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.keys import QueueKeys
 
 Batch = list[tuple[Outgoing, asyncio.Future[str]]]
+# What travels together: one queue's messages whose callers wait equally long, those for now and those for later apart.
+_Line = tuple[str, float | None, bool]
 
 
 class AsyncSender:
@@ -24,29 +26,30 @@ class AsyncSender:
     def __init__(self, driver: AsyncDriver, config: ClientConfig) -> None:
         self._driver = driver
         self._config = config
-        # Per queue, since each has its chunk in flight; gone while it is (see `Line`).
-        self._senders: dict[str, Sender] = {}
-        self._gathered: dict[str, deque[tuple[Outgoing, asyncio.Future[str]]]] = {}
-        self._flushing: dict[str, asyncio.Task[None]] = {}
+        # Per line, since each has its chunk in flight; gone while it is (see `sync_sender.Line`).
+        self._senders: dict[_Line, Sender] = {}
+        self._gathered: dict[_Line, deque[tuple[Outgoing, asyncio.Future[str]]]] = {}
+        self._flushing: dict[_Line, asyncio.Task[None]] = {}
 
-    def send(self, keys: QueueKeys, message: Outgoing) -> asyncio.Future[str]:
+    def send(self, keys: QueueKeys, message: Outgoing, wait_s: float | None = None) -> asyncio.Future[str]:
         """Send one message with the next chunk; the future holds its entry id or the error `SyncSender` would raise."""
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        gathered = self._gathered.get(keys.tag)
+        line = keys.tag, wait_s, bool(message.when)
+        gathered = self._gathered.get(line)
         if gathered is None:
-            gathered = self._gathered[keys.tag] = deque()
+            gathered = self._gathered[line] = deque()
         gathered.append((message, future))
-        if keys.tag not in self._flushing:
-            task = asyncio.get_running_loop().create_task(self._flush(keys, gathered), name=f"enqueue {keys.tag}")
-            self._flushing[keys.tag] = task
+        if line not in self._flushing:
+            task = asyncio.get_running_loop().create_task(self._flush(keys, line, gathered), name=f"enqueue {keys.tag}")
+            self._flushing[line] = task
         return future
 
-    async def _flush(self, keys: QueueKeys, gathered: deque[tuple[Outgoing, asyncio.Future[str]]]) -> None:
+    async def _flush(self, keys: QueueKeys, line: _Line, gathered: deque[tuple[Outgoing, asyncio.Future[str]]]) -> None:
         batch: Batch = []
         try:
             while gathered:
                 batch = _next_batch(gathered)
-                await self._send_batch(keys, batch)
+                await self._send_batch(keys, line, batch)
         except BaseException:
             # The loop ends, or someone cancels every task of it: nobody will send the rest.
             for _, future in (*batch, *gathered):
@@ -54,17 +57,17 @@ class AsyncSender:
             gathered.clear()
             raise
         finally:
-            self._flushing.pop(keys.tag, None)
+            self._flushing.pop(line, None)
 
-    async def _send_batch(self, keys: QueueKeys, batch: Batch) -> None:
+    async def _send_batch(self, keys: QueueKeys, line: _Line, batch: Batch) -> None:
         """Send what happens to travel together; a lane that is refused does not concern the others."""
         try:
-            entries = await self._send_chunk(keys, [message for message, _ in batch])
+            entries = await self._send_chunk(keys, line, [message for message, _ in batch])
         except Exception as error:  # noqa: BLE001 - handed to the callers
             parts = _by_lane(batch)
             if len(parts) > 1 and blames_lane(error):
                 for part in parts:
-                    await self._send_batch(keys, part)
+                    await self._send_batch(keys, line, part)
                 return
             for _, future in batch:
                 if not future.done():
@@ -74,15 +77,15 @@ class AsyncSender:
                 if not future.done():
                     future.set_result(entry)
 
-    async def _send_chunk(self, keys: QueueKeys, chunk: Sequence[Outgoing]) -> list[str]:
-        sender = self._senders.pop(keys.tag, None) or Sender(self._config.max_lanes)
+    async def _send_chunk(self, keys: QueueKeys, line: _Line, chunk: Sequence[Outgoing]) -> list[str]:
+        sender = self._senders.pop(line, None) or Sender(self._config.max_lanes)
         begun_s = time.monotonic()
         patience: Patience | None = None
         while True:
             try:
                 entries = await self._driver.run(sender.command(keys, chunk, SYSTEM_CLOCK.now_ms()))
-            except StoreUnavailable as error:
-                patience = patience or Patience(self._config, begun_s)
+            except (StoreUnavailable, StoreFull) as error:
+                patience = patience or Patience(self._config, begun_s, line[1])
                 await asyncio.sleep(patience.pause_s(error, time.monotonic(), [message.task_id for message in chunk]))
             except StoreError as error:
                 if not is_gap(error):
@@ -90,7 +93,7 @@ class AsyncSender:
                 sender = Sender(self._config.max_lanes)
             else:
                 sender.sent(keys)
-                self._senders[keys.tag] = sender
+                self._senders[line] = sender
                 return entries
 
 

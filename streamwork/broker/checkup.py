@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from streamwork.broker.info import eviction_warning, info, server_name
+from streamwork.broker.info import eviction_warning, info, is_nearly_full, server_name
 from streamwork.broker.steps import Steps
 from streamwork.clock import SYSTEM_CLOCK
 from streamwork.store.commands import plain
@@ -20,8 +20,6 @@ Facts = Mapping[str, str]
 # XAUTOCLAIM and the other commands of the store came with it.
 MINIMUM = (6, 2)
 _COMMANDS = ("xautoclaim", "xpending", "evalsha", "lmove", "copy")
-# Above it the maintainer trims early (protocol rule 32).
-_NEARLY_FULL = 0.85
 # Due times are the server's: a second is felt. Looking an id up allows for a minute.
 _CLOCK_WARNING_MS, _CLOCK_FAILURE_MS = 1_000, 60_000
 _SLOW_MS = 50
@@ -133,7 +131,7 @@ def room(memory: Facts) -> Check:
         return Check(
             "memory", "failure", f"{found}: nothing can be enqueued", "raise maxmemory, or let workers drain the queues"
         )
-    if used > _NEARLY_FULL * most:
+    if is_nearly_full(memory):
         return Check(
             "memory",
             "warning",

@@ -14,10 +14,15 @@ from streamwork.store.keys import QueueKeys
 
 
 class Registration(NamedTuple):
-    """A consumer of one queue: what it said of itself, and whether its liveness key is there."""
+    """A consumer of one queue: what it said of itself, whether its liveness key is there, and what that says.
+
+    Attributes:
+        claimed_at_ms: When it last asked for work, or had no slot free to ask for any; 0 = not said yet.
+    """
 
     text: str
     is_alive: bool
+    claimed_at_ms: int = 0
 
     @property
     def tags(self) -> frozenset[str] | None:
@@ -59,8 +64,15 @@ def registered(keys: QueueKeys) -> Steps[dict[str, Registration]]:
     """Find the consumers of a queue by name."""
     (flat,) = yield [plain("HGETALL", keys.consumers)]
     found = texts(flat)
-    alive = yield [plain("EXISTS", keys.alive(name)) for name in found]
-    return {name: Registration(text, bool(there)) for (name, text), there in zip(found.items(), alive, strict=True)}
+    if not found:
+        return {}
+    (alive,) = yield [plain("MGET", *map(keys.alive, found))]
+    return {name: Registration(text, *_read(there)) for (name, text), there in zip(found.items(), alive, strict=True)}
+
+
+def _read(alive: bytes | None) -> tuple[bool, int]:
+    # It begins as 1, and is that again after a lapse.
+    return alive is not None, int(alive) if alive and alive.isdigit() and len(alive) > 1 else 0
 
 
 def is_served(lane: str, consumers: Mapping[str, Registration]) -> bool:

@@ -8,6 +8,8 @@ from typing import Any
 from streamwork.store.commands import Command, plain
 
 KEEPS_ALL = "noeviction"
+# Above it the maintainer trims early (protocol rule 32).
+NEARLY_FULL = 0.85
 
 
 def info(section: str) -> Command[dict[str, str]]:
@@ -37,3 +39,9 @@ def eviction_warning(memory: Mapping[str, str]) -> str:
     if policy in ("", KEEPS_ALL):
         return ""
     return f"eviction policy is {policy}: when full, Redis deletes task messages; set maxmemory-policy {KEEPS_ALL}"
+
+
+def is_nearly_full(memory: Mapping[str, str]) -> bool:
+    """Whether the section ``memory`` says that there is little left below maxmemory."""
+    most = int(memory.get("maxmemory", 0))
+    return most > 0 and int(memory.get("used_memory", 0)) > NEARLY_FULL * most

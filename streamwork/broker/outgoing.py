@@ -9,18 +9,29 @@ from streamwork.ids import random_id
 from streamwork.store import scripts
 from streamwork.store.commands import Command
 from streamwork.store.keys import QueueKeys
+from streamwork.store.scheduling import schedule
+from streamwork.wire.message import FIRST_ATTEMPT, encode_attempt
 
 # One chunk stalls Redis for about 1 ms: 500 messages or 64 KB (measured, research/redis_streams.md section 10).
 CHUNK_MESSAGES = 500
 CHUNK_BYTES = 65_536
+_NEW = encode_attempt(FIRST_ATTEMPT).encode()
 
 
 class Outgoing(NamedTuple):
-    """A task message about to be sent: its id, lane and body."""
+    """A task message about to be sent.
+
+    Attributes:
+        task_id: Its id.
+        lane: Where it goes.
+        body: What is stored.
+        when: ``+ms`` from now on, or ms since 1970; empty = now. All messages of a chunk go now, or none.
+    """
 
     task_id: str
     lane: str
     body: bytes
+    when: str = ""
 
 
 class Sender:
@@ -38,12 +49,15 @@ class Sender:
 
     def command(self, keys: QueueKeys, chunk: Sequence[Outgoing], now_ms: int) -> Command[list[str]]:
         """Return the command for the next chunk of a queue; the same number until `sent` is called."""
+        number = self._numbers.get(keys.tag, 0) + 1
+        if chunk[0].when:
+            records = [(one.task_id, one.when, b"%b\n%b\n%b" % (one.lane.encode(), _NEW, one.body)) for one in chunk]
+            return schedule(keys, self.id, number, records, scripts.SENDER_LIFE_MS)
         lanes: dict[str, int] = {}
         items: list[int | bytes] = []
         for message in chunk:
             items.append(lanes.get(message.lane) or lanes.setdefault(message.lane, len(lanes) + 1))
             items.append(message.body)
-        number = self._numbers.get(keys.tag, 0) + 1
         return scripts.enqueue(keys, self.id, number, list(lanes), items, now_ms, self.max_lanes)
 
     def sent(self, keys: QueueKeys) -> None:

@@ -10,13 +10,16 @@ from typing import TypeVar
 import tenacity
 
 from streamwork.config import ClientConfig
-from streamwork.errors import EnqueueUnknown, StoreError, StoreRejected, StoreUnavailable, TooManyLanes
+from streamwork.errors import EnqueueUnknown, StoreError, StoreFull, StoreRejected, StoreUnavailable, TooManyLanes
+from streamwork.store.scripts import SENDER_LIFE_MS
 
 T = TypeVar("T")
 
 # Full jitter from 50 ms to 1 s: the first retry is below what a user notices, the last spreads 200 clients over a
 # second and still lets a worker resume within two of Redis being back.
 BACKOFF = tenacity.wait_random_exponential(multiplier=0.05, max=1.0)
+# Whatever the settings say, nothing is sent again once the server may have forgotten its number: it would run twice.
+MOST_IN_DOUBT_S = SENDER_LIFE_MS / 2000
 
 
 def backoff_s(failures: int) -> float:
@@ -63,30 +66,39 @@ async def ainsist(ask: Callable[[], Awaitable[T]], patience_s: float) -> T:
 class Patience:
     """How long one chunk is tried: `send_timeout_s` while it surely had no effect, `resend_s` once it may have had.
 
+    The second is five minutes at most.
+
     Args:
         config: The client's settings.
         now_s: Steady seconds at the first try.
+        wait_s: What the caller said instead of `send_timeout_s`; then a Redis that is full is waited for as long, too.
     """
 
-    def __init__(self, config: ClientConfig, now_s: float) -> None:
-        self._give_up_s = now_s + config.send_timeout_s
-        self._unknown_s = now_s + max(config.resend_s, config.send_timeout_s)
+    def __init__(self, config: ClientConfig, now_s: float, wait_s: float | None = None) -> None:
+        timeout_s = config.send_timeout_s if wait_s is None else wait_s
+        self._give_up_s = now_s + timeout_s
+        self._full_s = now_s + (wait_s or 0.0)
+        self._unknown_s = now_s + max(config.resend_s, timeout_s)
         self.in_doubt = False
         self._attempt = 0
 
-    def pause_s(self, error: StoreUnavailable, now_s: float, task_ids: list[str]) -> float:
+    def pause_s(self, error: StoreUnavailable | StoreFull, now_s: float, task_ids: list[str]) -> float:
         """Return how long to wait before the next try.
 
         Raises:
-            StoreUnavailable: The time is up and nothing was sent.
+            StoreUnavailable, StoreFull: The time is up and nothing was sent.
             EnqueueUnknown: The time is up and it may have arrived.
         """
-        self.in_doubt = self.in_doubt or getattr(error, "maybe_executed", True)
-        if self.in_doubt and now_s >= self._unknown_s:
+        is_full = isinstance(error, StoreFull)
+        if not is_full and not self.in_doubt and getattr(error, "maybe_executed", True):
+            self.in_doubt = True
+            self._unknown_s = min(self._unknown_s, now_s + MOST_IN_DOUBT_S)
+        give_up_s = self._full_s if is_full else self._give_up_s
+        if self.in_doubt and now_s >= (min(give_up_s, self._unknown_s) if is_full else self._unknown_s):
             raise EnqueueUnknown(
                 f"{error}: {len(task_ids)} task message(s) may have arrived, or may still arrive", task_ids
             ) from error
-        if not self.in_doubt and now_s >= self._give_up_s:
+        if not self.in_doubt and now_s >= give_up_s:
             raise error
         self._attempt += 1
         return backoff_s(self._attempt)

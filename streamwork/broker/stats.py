@@ -44,7 +44,7 @@ class QueueStats(msgspec.Struct, frozen=True):
         running: In the hands of a consumer.
         scheduled: Waiting for their time: retries, and what no worker knew.
         dead: Dead letters kept.
-        succeeded: Ended so, ever; likewise skipped, cancelled, died and retried.
+        succeeded: Ended so, ever; likewise skipped, cancelled, expired, died and retried.
         next_at_ms: When the next scheduled one is due; None = none is.
         oldest_ms: How long the first undelivered one has waited; None = there is none.
         lanes: Lane by lane.
@@ -59,6 +59,7 @@ class QueueStats(msgspec.Struct, frozen=True):
     succeeded: int
     skipped: int
     cancelled: int
+    expired: int
     died: int
     retried: int
     next_at_ms: int | None
@@ -81,6 +82,7 @@ class WorkerStats(msgspec.Struct):
         started_at_ms: When it registered.
         in_hand: Entries it owns, all queues together.
         alive: Its liveness key is there.
+        claimed_at_ms: When it last asked for work, or had no slot free to ask for any; None = not said yet.
     """
 
     consumer: str
@@ -93,6 +95,12 @@ class WorkerStats(msgspec.Struct):
     started_at_ms: int = 0
     in_hand: int = 0
     alive: bool = False
+    claimed_at_ms: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Host and pid of its supervisor, as in the log; the consumer name where the registration cannot be read."""
+        return self.worker.rpartition("-")[0] or self.consumer
 
 
 class Overview(msgspec.Struct, frozen=True):
@@ -161,7 +169,8 @@ def queue_stats(keys: QueueKeys) -> Steps[QueueStats]:
     return QueueStats(
         queue=keys.queue, waiting=sum(lane.waiting for lane in stats), running=sum(lane.running for lane in stats),
         scheduled=due, dead=dead, succeeded=ended.get("succeeded", 0), skipped=ended.get("skipped", 0),
-        cancelled=ended.get("cancelled", 0), died=ended.get("dead", 0), retried=ended.get("retried", 0),
+        cancelled=ended.get("cancelled", 0), expired=ended.get("expired", 0),
+        died=ended.get("dead", 0), retried=ended.get("retried", 0),
         next_at_ms=int(float(head[1])) if head else None, oldest_ms=max(0, *waited_ms) if waited_ms else None,
         lanes=stats, in_hand=in_hand,
     )  # fmt: skip
@@ -202,11 +211,12 @@ def last_delivered(groups: Any) -> str:
 def _workers(stats: list[QueueStats], registrations: list[dict[str, Registration]]) -> list[WorkerStats]:
     workers: dict[str, WorkerStats] = {}
     for queue, consumers in zip(stats, registrations, strict=True):
-        for name, (registration, alive) in consumers.items():
+        for name, (registration, alive, claimed_at_ms) in consumers.items():
             worker = workers.get(name)
             if worker is None:
                 worker = workers[name] = _worker(name, registration)
             worker.alive = worker.alive or alive
+            worker.claimed_at_ms = max(worker.claimed_at_ms or 0, claimed_at_ms) or None
         for name, count in queue.in_hand.items():
             # One that owns entries without being registered was declared dead, or read after that.
             worker = workers.setdefault(name, WorkerStats(name, queues=[queue.queue]))

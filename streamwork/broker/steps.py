@@ -9,7 +9,8 @@ from collections.abc import Generator, Sequence
 from typing import Any, Protocol, TypeVar
 
 from streamwork.store.async_driver import AsyncDriver
-from streamwork.store.commands import Command, plain
+from streamwork.store.commands import Command
+from streamwork.store.looking import look
 
 T = TypeVar("T")
 Steps = Generator[list[Command[Any]], list[Any], T]
@@ -60,11 +61,11 @@ def together(questions: Sequence[Steps[T]]) -> Steps[list[T]]:
 
 
 def at_once(commands: Sequence[Command[Any]]) -> list[Command[Any]]:
-    """Return the round that reads all at one instant; its last answer is the list of theirs.
+    """Return the round that reads all of one queue at one instant; its last answer is the list of theirs.
 
     A command that Redis refuses (a stream without the group) gives an exception as its answer and spoils no other.
     """
-    return [plain("MULTI"), *commands, plain("EXEC")]
+    return [look(commands)]
 
 
 def refused(answer: Any) -> bool:

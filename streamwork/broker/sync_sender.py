@@ -12,7 +12,7 @@ from streamwork.broker.outgoing import Outgoing, Sender
 from streamwork.broker.resend import Patience, is_gap, refused
 from streamwork.clock import SYSTEM_CLOCK
 from streamwork.config import ClientConfig
-from streamwork.errors import StoreError, StoreUnavailable
+from streamwork.errors import StoreError, StoreFull, StoreUnavailable
 from streamwork.store.commands import Command
 from streamwork.store.keys import QueueKeys
 from streamwork.store.sync_driver import SyncDriver
@@ -30,8 +30,13 @@ class Line:
         self._sender: Sender | None = None
         self._trying: tuple[Sender, Command[list[str]], StoreUnavailable | None, float] | None = None
 
-    def send(self, keys: QueueKeys, chunk: Sequence[Outgoing]) -> list[str]:
+    def send(self, keys: QueueKeys, chunk: Sequence[Outgoing], wait_s: float | None = None) -> list[str]:
         """Send one chunk and return its entry ids, trying again while Redis is away.
+
+        Args:
+            keys: The queue.
+            chunk: The messages.
+            wait_s: How long to try while Redis is away or full; None = as the settings say, and not while it is full.
 
         Raises:
             StoreUnavailable: Nothing was sent.
@@ -39,7 +44,7 @@ class Line:
             StoreFull, TooManyLanes, StoreRejected: Refused whole.
         """
         self.begin(keys, chunk)
-        return self.finish(keys, chunk)
+        return self.finish(keys, chunk, wait_s)
 
     def begin(self, keys: QueueKeys, chunk: Sequence[Outgoing]) -> None:
         """Send a chunk without waiting; `finish` reads its answer."""
@@ -53,7 +58,7 @@ class Line:
         else:
             self._trying = sender, command, None, begun_s
 
-    def finish(self, keys: QueueKeys, chunk: Sequence[Outgoing]) -> list[str]:
+    def finish(self, keys: QueueKeys, chunk: Sequence[Outgoing], wait_s: float | None = None) -> list[str]:
         """Return the entry ids of the chunk begun last; raises what `send` raises."""
         if self._trying is None:
             raise StoreUnavailable("nothing was begun")
@@ -62,26 +67,27 @@ class Line:
             if failed is not None:
                 raise failed
             entries = self._driver.finish(command)
-        except StoreUnavailable as error:
-            sender, entries = self._persist(sender, keys, chunk, error, begun_s)
+        except (StoreUnavailable, StoreFull) as error:
+            patience = Patience(self._config, begun_s, wait_s)
+            sender, entries = self._persist(sender, keys, chunk, error, patience)
         except StoreError as error:
             if not is_gap(error):
                 raise refused(error) from error
-            return self.send(keys, chunk)
+            return self.send(keys, chunk, wait_s)
         sender.sent(keys)
         self._sender = sender
         return entries
 
     def _persist(
-        self, sender: Sender, keys: QueueKeys, chunk: Sequence[Outgoing], error: StoreUnavailable, begun_s: float
-    ) -> tuple[Sender, list[str]]:
-        patience = Patience(self._config, begun_s)
+        self, sender: Sender, keys: QueueKeys, chunk: Sequence[Outgoing], error: StoreUnavailable | StoreFull,
+        patience: Patience,
+    ) -> tuple[Sender, list[str]]:  # fmt: skip
         task_ids = [message.task_id for message in chunk]
         while True:
             time.sleep(patience.pause_s(error, time.monotonic(), task_ids))
             try:
                 return sender, self._driver.run(sender.command(keys, chunk, SYSTEM_CLOCK.now_ms()))
-            except StoreUnavailable as again:
+            except (StoreUnavailable, StoreFull) as again:
                 error = again
             except StoreError as refusal:
                 if not is_gap(refusal):
@@ -118,10 +124,12 @@ class SyncSender:
             local.pid = os.getpid()
         return local.line  # type: ignore[no-any-return]
 
-    def send_chunks(self, chunks: Iterator[tuple[QueueKeys, list[Outgoing], T]]) -> Iterator[tuple[T, list[str]]]:
+    def send_chunks(
+        self, chunks: Iterator[tuple[QueueKeys, list[Outgoing], T]], wait_s: float | None = None
+    ) -> Iterator[tuple[T, list[str]]]:
         """Send chunks one after another; yields what came with each and its entry ids, as it is answered.
 
-        The next chunk is made while Redis works on the one before, so both sides are busy.
+        The next chunk is made while Redis works on the one before, so both sides are busy. `wait_s` is each chunk's.
         """
         if self._pid != os.getpid():
             self._spare, self._pid = [], os.getpid()
@@ -134,17 +142,17 @@ class SyncSender:
             for chunk in chunks:
                 if pending is not None:
                     (keys, messages, extra), pending = pending, None
-                    yield extra, line.finish(keys, messages)
+                    yield extra, line.finish(keys, messages, wait_s)
                 line.begin(chunk[0], chunk[1])
                 pending = chunk
             if pending is not None:
                 (keys, messages, extra), pending = pending, None
-                yield extra, line.finish(keys, messages)
+                yield extra, line.finish(keys, messages, wait_s)
         finally:
             if pending is not None:
                 # The caller's generator raised with a chunk in flight: wait for its answer, so that what was sent is
                 # known to be sent and does not meet the next chunk.
-                line.finish(pending[0], pending[1])
+                line.finish(pending[0], pending[1], wait_s)
             self._spare.append(line)
 
     def close(self) -> None:

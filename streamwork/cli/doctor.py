@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 import click
 from rich.text import Text
@@ -12,6 +13,7 @@ from rich.text import Text
 from streamwork.app import Streamwork
 from streamwork.broker.checkup import Check, checkup
 from streamwork.broker.coverage import Unserved, unserved
+from streamwork.broker.degraded import degraded
 from streamwork.broker.stats import Overview, overview, queue_names
 from streamwork.cli.options import examples, place_options
 from streamwork.cli.session import Session
@@ -32,11 +34,12 @@ def doctor(ctx: click.Context, /, *, app: str | None, url: str | None, namespace
     """Check Redis and the project, and say what to do.
 
     Version, persistence, eviction policy, memory, clock, replication, protocol, scripts, whether the app can be
-    imported and has what it needs, whether live workers take from its queues, and variables that look like settings.
+    imported and has what it needs, whether live workers take from its queues and claim work, lost consumer groups,
+    messages whose task nobody knows, dead letters, finished work in files, and variables that look like settings.
     Exit status 1 if anything is a failure; warnings alone are 0. Nothing is written.
     """
     with Session(app, url, namespace) as session:
-        checks = [*_settings(session), *_app(session, namespace), *_server(session), *_workers(session)]
+        checks = [*_settings(session), *_app(session, namespace), *_server(session), *_queues(session)]
     is_fine = all(check.verdict != "failure" for check in checks)
     if as_json:
         print_json({"ok": is_fine, "checks": checks})
@@ -93,14 +96,42 @@ def _server(session: Session) -> Sequence[Check]:
     return [Check("redis", "ok", where), *checks]
 
 
-def _workers(session: Session) -> list[Check]:
-    """Look for what nobody alive takes: what waits, and what the app's tasks would need."""
+def _queues(session: Session) -> list[Check]:
     try:
         namespace, app = session.namespace(), session.app_if_any()
     except ConfigError:
         return []
     names = session.ask(queue_names(namespace, app.queues if app is not None else ()))
     seen: Overview = session.ask(overview(namespace, names))
+    troubles: list[Check] = session.ask(degraded(namespace, seen))
+    # The server itself was looked at above.
+    troubles = [each for each in troubles if each.name not in ("persistence", "memory", "connections")]
+    return [*_workers(session, seen), *troubles, *_dead(seen), *_spooled(session)]
+
+
+def _dead(seen: Overview) -> list[Check]:
+    remedy = (
+        "streamwork tasks show ID says why, with the ids of the workers' log lines; they stay until they are purged"
+    )
+    return [
+        Check("dead", "note", f"{_count(queue.dead, 'dead letter')} in queue {queue.queue}", remedy)
+        for queue in seen.queues
+        if queue.dead
+    ]
+
+
+def _spooled(session: Session) -> list[Check]:
+    folder = Path(session.config.folder) / "spool"
+    files = len(list(folder.glob("*"))) if folder.is_dir() else 0
+    if not files:
+        return []
+    what = f"{_count(files, 'file')} of finished work in {folder}: Redis was away when a worker ended"
+    return [Check("spool", "warning", what, "start a worker in this folder: it writes them first")]
+
+
+def _workers(session: Session, seen: Overview) -> list[Check]:
+    """Look for what nobody alive takes: what waits, and what the app's tasks would need."""
+    app = session.app_if_any()
     alive = sum(worker.alive for worker in seen.workers)
     waiting = seen.unserved
     found = [

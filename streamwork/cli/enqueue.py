@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import click
@@ -39,6 +40,7 @@ class _WithNegativeNumbers(click.Command):
         "streamwork enqueue shop.mail.send_receipt 7 a@b.c --wait --timeout 30",
         "streamwork enqueue report '{\"year\": 2026}' --kwargs '{\"draft\": true}' --priority 8",
         "streamwork enqueue billing.close 2026 --name-only --namespace shop --queue billing --tags gpu",
+        "streamwork enqueue report 2026 --at 2026-12-01T06:00+01:00 --expires 864000",
         "id=$(streamwork enqueue resize photo.png) && streamwork tasks show $id",
     ),
 )
@@ -48,6 +50,9 @@ class _WithNegativeNumbers(click.Command):
 @click.option("--queue", metavar="NAME", help="Another queue than the task's.")
 @click.option("--tags", metavar="A,B", callback=names("tag"), help="What a worker must offer, instead of the task's.")
 @click.option("--priority", type=click.IntRange(0, 9), help="0 (last) to 9 (first). [default: the task's]")
+@click.option("--delay", type=click.FloatRange(min=0), metavar="S", help="Run it so long from now, never sooner.")
+@click.option("--at", metavar="TIME", help="Run it then: ISO 8601 with a zone, such as 2026-12-01T09:00+01:00.")
+@click.option("--expires", type=click.FloatRange(min=0.001), metavar="S", help="Do not begin it later than that.")
 @click.option("--name-only", is_flag=True, help="Send by name: the app is not imported and nothing is checked here.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print the result; exit 1 if the task fails.")
 @click.option(
@@ -100,11 +105,25 @@ def _elsewhere(given: dict[str, Any]) -> str:
 
 def _call(session: Session, task: str, args: list[Any], kwargs: dict[str, Any], given: dict[str, Any]) -> Call[Any]:
     options = {name: given[name] for name in ("queue", "tags", "priority") if given[name] is not None}
+    times = {name: given[name] for name in ("delay", "expires") if given[name] is not None}
+    if given["at"] is not None:
+        times["run_at"] = _instant(given["at"])
     app = session.app_if_any()
     if app is not None:
         found = app.find(_full_name(app, task))
+        options |= times
         return (found.options(**options) if options else found).call(*args, **kwargs)
-    return session.unbound().call_elsewhere(task, tuple(args), kwargs, **options)
+    call = session.unbound().call_elsewhere(task, tuple(args), kwargs, **options)
+    call.timing = call.timing.changed(times)
+    return call
+
+
+def _instant(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        said = f"{text!r} is no time in ISO 8601, such as 2026-12-01T09:00+01:00"
+        raise click.BadParameter(said, param_hint="--at") from None
 
 
 def _full_name(app: Streamwork, name: str) -> str:

@@ -10,6 +10,8 @@ import click
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from streamwork.broker.checkup import Check
+from streamwork.broker.degraded import degraded
 from streamwork.broker.info import eviction_warning, info, server_name
 from streamwork.broker.stats import Overview, QueueStats, WorkerStats, overview, queue_names
 from streamwork.cli.options import examples, names, place_options
@@ -17,7 +19,9 @@ from streamwork.cli.session import Session
 from streamwork.cli.show import console, listing, print_json, size, span
 from streamwork.clock import SYSTEM_CLOCK
 
-_NUMBERS = ("waiting", "running", "scheduled", "dead", "succeeded", "skipped", "cancelled", "retried", "oldest")
+_NUMBERS = (
+    "waiting", "running", "scheduled", "dead", "succeeded", "skipped", "cancelled", "expired", "retried", "oldest",
+)  # fmt: skip
 
 
 @click.command(epilog=examples(
@@ -27,21 +31,27 @@ _NUMBERS = ("waiting", "running", "scheduled", "dead", "succeeded", "skipped", "
 ))  # fmt: skip
 @place_options
 def status(*, app: str | None, url: str | None, namespace: str | None, as_json: bool) -> None:
-    """Show Redis, queues and workers on one screen."""
+    """Show Redis, queues and workers on one screen, and what is not as it should be.
+
+    Such as a Redis near its limits, consumer groups that were lost, workers that hold work and give no sign of life, or
+    do but claim none, and messages whose task no worker knows.
+    """
     with Session(app, url, namespace) as session:
         seen = _look(session, ())
         redis = _redis(session)
+        troubles: list[Check] = session.ask(degraded(session.namespace(), seen))
         if as_json:
             unserved = [{**each._asdict(), "text": each.text} for each in seen.unserved]
             print_json({
                 "namespace": session.namespace(), "redis": redis, "queues": seen.queues, "workers": seen.workers,
-                "unserved": unserved,
+                "unserved": unserved, "degraded": troubles,
             })  # fmt: skip
             return
         out = console()
         _print_headline(out, session.namespace(), redis)
         if redis["warning"]:
             out.print(Text(f"! {redis['warning']}", style="bold red"))
+        _print_troubles(out, troubles)
         out.print()
         _print(out, _queue_table(seen.queues), seen.queues, "no queue yet: nothing was ever sent")
         _print_unserved(out, seen)
@@ -82,9 +92,11 @@ def queues(only: tuple[str, ...] | None, *, lanes: bool, as_json: bool, **place:
 ))  # fmt: skip
 @place_options
 def workers(*, as_json: bool, **place: Any) -> None:
-    """Show every worker process: where it runs, what it offers, what it holds.
+    """Show every worker process: where it runs, what it offers, what it holds, and when it last claimed work.
 
-    A silent one does not renew its liveness: it died or lost Redis, and what it holds is soon run elsewhere.
+    A worker is called as in its log: host and pid of its supervisor, to which signals go. A claim is an answer to its
+    question for work, or that no slot is free to ask for more; it is told every few seconds. A silent one does not
+    renew its liveness: it died or lost Redis, and what it holds is soon run elsewhere.
     """
     with Session(**place) as session:
         seen = _look(session, ())
@@ -140,13 +152,20 @@ def _print_unserved(out: Console, seen: Overview) -> None:
         out.print(Text(f"  start one: {each.remedy}"))
 
 
+def _print_troubles(out: Console, troubles: Sequence[Check]) -> None:
+    for each in troubles:
+        style = "dim" if each.verdict == "note" else "bold red"
+        out.print(Text(f"! {each.found}", style=style))
+        out.print(Text(f"  {each.remedy}"))
+
+
 def _print(out: Console, shown: RenderableType, rows: Sequence[Any], without: str) -> None:
     out.print(shown if rows else Text(without, style="dim"))
 
 
 def _queue_table(found: Sequence[QueueStats], *, whole: bool = False) -> RenderableType:
     columns = ["queue", "waiting", "running", "scheduled", "dead", "succeeded"]
-    columns += ["skipped", "cancelled", "retried"] if whole else []
+    columns += ["skipped", "cancelled", "expired", "retried"] if whole else []
     rows = [[*(getattr(queue, column) for column in columns), span(queue.oldest_ms)] for queue in found]
     return listing([*columns, "oldest"], rows, numbers=_NUMBERS)
 
@@ -168,11 +187,15 @@ def _worker_table(found: Sequence[WorkerStats]) -> RenderableType:
     now_ms = SYSTEM_CLOCK.now_ms()
     rows = [
         [
-            f"{worker.host}:{worker.pid}" if worker.host else worker.consumer,
+            worker.name, str(worker.pid or ""),
             worker.queues, worker.tags, f"{worker.in_hand} / {worker.slots}",
             span(now_ms - worker.started_at_ms) if worker.started_at_ms else None,
+            f"{span(max(0, now_ms - worker.claimed_at_ms))} ago" if worker.claimed_at_ms else None,
             Text("alive", style="green") if worker.alive else Text("silent", style="bold red"),
         ]
         for worker in found
     ]  # fmt: skip
-    return listing(["worker", "queues", "tags", "in hand", "up", "state"], rows, numbers=("in hand", "up"))
+    return listing(
+        ["worker", "process", "queues", "tags", "in hand", "up", "last claim", "state"], rows,
+        numbers=("process", "in hand", "up", "last claim"), spare=("process", "up"),
+    )  # fmt: skip

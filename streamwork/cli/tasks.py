@@ -176,7 +176,7 @@ def _lines(view: TaskView, now_ms: int) -> list[tuple[str, str | None]]:
         ("sent", age),
         ("call", _call(view)),
         ("queue", f"{view.queue}, lane {view.lane or '?'}" + (f", entry {view.entry}" if view.entry else "")),
-        ("run", f"{view.attempt}" + (f", and {view.crashes} crashed" if view.crashes else "")),
+        ("run", _runs(view)),
         ("due", f"{instant(view.run_at_ms)}, in {span(max(0, view.run_at_ms - now_ms))}" if view.run_at_ms else None),
         ("held", held if view.state == State.SCHEDULED else None),
         ("worker" if view.state == State.RUNNING else "ran on", where),
@@ -185,6 +185,15 @@ def _lines(view: TaskView, now_ms: int) -> list[tuple[str, str | None]]:
         ("failure", failure),
         ("result", plain_json(view.result) if view.state == State.SUCCEEDED else None),
     ]
+
+
+def _runs(view: TaskView) -> str | None:
+    """Say which run it is, was or will be; nothing where it never began."""
+    began = view.state == State.RUNNING or view.crashes or any(record.started_at_ms for record in view.journal)
+    if not began:
+        return None
+    comes = " comes" if view.state in (State.WAITING, State.SCHEDULED) else ""
+    return f"{view.attempt}{comes}" + (f", and {view.crashes} crashed" if view.crashes else "")
 
 
 def _call(view: TaskView) -> str:

@@ -9,7 +9,7 @@ class State(StrEnum):
     """Where a task message is in its life.
 
     ``waiting → running → succeeded | failed | skipped``; a retry goes back over ``scheduled``; what will not run again
-    by itself is ``dead``.
+    by itself is ``dead``; what had not begun in time is ``expired``.
     """
 
     SCHEDULED = "scheduled"
@@ -19,6 +19,7 @@ class State(StrEnum):
     SKIPPED = "skipped"
     DEAD = "dead"
     CANCELLED = "cancelled"
+    EXPIRED = "expired"
     UNKNOWN = "unknown"
 
     @property
@@ -27,4 +28,4 @@ class State(StrEnum):
         return self in _ENDS
 
 
-_ENDS = frozenset({State.SUCCEEDED, State.SKIPPED, State.DEAD, State.CANCELLED})
+_ENDS = frozenset({State.SUCCEEDED, State.SKIPPED, State.DEAD, State.CANCELLED, State.EXPIRED})

@@ -16,8 +16,11 @@ MAINTAIN = Script("maintain")
 def heal(keys: QueueKeys, lane: str, now_ms: int) -> Command[str]:
     """Make a lane's lost group anew; answers the mark behind which `restore` has to look, or ``there``."""
     return call_script(
-        HEAL, (keys.lane(lane), keys.lanes, keys.low, keys.restoring, keys.control), (lane, now_ms), bytes.decode
-    )
+        HEAL,
+        (keys.lane(lane), keys.lanes, keys.low, keys.restoring, keys.control, keys.kept, keys.due, keys.due_body,
+         keys.moved, keys.suspects, keys.settled),
+        (lane, now_ms), bytes.decode,
+    )  # fmt: skip
 
 
 class Restored(NamedTuple):
@@ -56,14 +59,34 @@ class Maintained(NamedTuple):
     first_open: bytes
 
 
-def maintain(keys: QueueKeys, lane: str, oldest_kept: str, most: int, now_ms: int) -> Command[Maintained]:
+class Bounds(NamedTuple):
+    """What makes history go early.
+
+    Attributes:
+        entries: A lane with more of them is not held back by pending entries: their bodies are copied (rule 31).
+        entry_bytes: The same by what the lane takes in memory.
+        nearly_full_ms: For so long large results are dropped, because Redis is nearly full (rule 32); 0 = it is not.
+    """
+
+    entries: int = 100_000
+    entry_bytes: int = 67_108_864
+    nearly_full_ms: int = 0
+
+
+BOUNDS = Bounds()
+
+
+def maintain(
+    keys: QueueKeys, lane: str, oldest_kept: str, most: int, now_ms: int, bounds: Bounds = BOUNDS
+) -> Command[Maintained]:
     """Keep a lane's place in the list, low mark, counters and history.
 
     The journal is needed from the time of the first entry above the mark on: a lost group is restored with it.
     """
     return call_script(
         MAINTAIN,
-        (keys.lane(lane), keys.low, keys.added, keys.settled, keys.lanes, keys.control, keys.restoring),
-        (lane, oldest_kept, most, now_ms),
+        (keys.lane(lane), keys.low, keys.added, keys.settled, keys.lanes, keys.control, keys.restoring, keys.kept,
+         keys.nearly_full),
+        (lane, oldest_kept, most, now_ms, *bounds),
         lambda reply: Maintained(*reply),
-    )
+    )  # fmt: skip

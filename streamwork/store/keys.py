@@ -50,6 +50,7 @@ KEYS = (
     KeySpec(":due:body", "hash", "task id → lane, attempt record, body", "message", "promote, cancel"),
     KeySpec(":moved", "hash", "task id → lane and entry after a promotion", "message", "finish"),
     KeySpec(":suspects", "hash", "lane/entry → crash and loss counts with evidence", "message", "finish"),
+    KeySpec(":kept", "hash", "lane/entry → id, attempt record, body (rule 31)", "message", "finish, unkeep"),
     KeySpec(":cancelled", "hash", "task id → who asked", "message", "finish"),
     KeySpec(":dead", "zset", "task id → died-at ms", "message", "retry, purge"),
     KeySpec(":dead:body", "hash", "task id → lane, attempt record, reason, body", "message", "retry, purge"),
@@ -60,9 +61,10 @@ KEYS = (
     KeySpec(":settle:*", "string", "a consumer's last chunk of ends and its answer (rule 23)", "expires", "PX 10 min"),
     KeySpec(":reply:*", "stream", "ends of this client's messages", "expires", "PX, renewed by the client"),
     KeySpec(":consumers", "hash", "consumer → registration (tags, host, pid, …)", "queue", "deregistration, reaper"),
-    KeySpec(":alive:*", "string", "liveness (rule 11)", "expires", "PX liveness TTL"),
+    KeySpec(":alive:*", "string", "liveness (rule 11); when work was last claimed, ms", "expires", "PX liveness TTL"),
     KeySpec(":pulse", "string", "the reaper's own liveness (rule 14)", "expires", "PX"),
     KeySpec(":grace", "string", "nobody is taken now (rule 14)", "expires", "PX"),
+    KeySpec(":nearly_full", "string", "large results are dropped (rule 32)", "expires", "PX, by the maintainer"),
     KeySpec(":returned", "set", "lanes that hold entries marked for adoption (rule 15)", "queue", "adopt"),
 )  # fmt: skip
 
@@ -108,10 +110,12 @@ class QueueKeys:
         "due_body",
         "grace",
         "journal",
+        "kept",
         "lanes",
         "low",
         "moved",
         "namespace",
+        "nearly_full",
         "pulse",
         "queue",
         "restoring",
@@ -136,6 +140,7 @@ class QueueKeys:
         self.due_body = tag + ":due:body"
         self.moved = tag + ":moved"
         self.suspects = tag + ":suspects"
+        self.kept = tag + ":kept"
         self.cancelled = tag + ":cancelled"
         self.dead = tag + ":dead"
         self.dead_body = tag + ":dead:body"
@@ -144,6 +149,7 @@ class QueueKeys:
         self.consumers = tag + ":consumers"
         self.pulse = tag + ":pulse"
         self.grace = tag + ":grace"
+        self.nearly_full = tag + ":nearly_full"
         self.returned = tag + ":returned"
         self.result_prefix = tag + ":result:"
 

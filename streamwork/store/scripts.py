@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from streamwork.store.commands import Arg, Command, Script, call_script, plain
 from streamwork.store.healing import HEAL, MAINTAIN, RESTORE
 from streamwork.store.keys import GROUP, QueueKeys
+from streamwork.store.looking import LOOK
+from streamwork.store.scheduling import SCHEDULE
 
 ENQUEUE = Script("enqueue")
 SETTLE = Script("settle")
@@ -27,7 +29,7 @@ WATCH = Script("watch")
 
 ALL_SCRIPTS = (
     ENQUEUE, SETTLE, PROMOTE, REGISTER, REVIVE, PULSE, TAKE, RELEASE, ADOPT, HEAL, RESTORE, DROP_CONSUMER, MAINTAIN,
-    CANCEL, WATCH,
+    CANCEL, WATCH, LOOK, SCHEDULE,
 )  # fmt: skip
 
 # A sender that is silent for longer starts a new mark; resends stop after 60 s, so ten times that is safe (rule 1).
@@ -109,7 +111,7 @@ def settle(keys: QueueKeys, consumer: str, items: Sequence[SettleItem]) -> Comma
     script_keys = [
         keys.settled, keys.counts, keys.journal, keys.due, keys.due_body, keys.dead, keys.dead_body, keys.moved,
         keys.suspects, keys.cancelled, keys.control, keys.settle_mark(consumer), *map(keys.lane, lanes), *replies,
-        *results,
+        *results, keys.kept, keys.nearly_full,
     ]  # fmt: skip
     head: tuple[Arg, ...] = (consumer, len(lanes), len(replies), len(keys.result_prefix), SETTLE_LIFE_MS, *lanes)
     return Command(("EVALSHA", SETTLE.sha, len(script_keys), *script_keys, *head, *argv), _lost_positions, SETTLE)
@@ -148,6 +150,11 @@ def register(keys: QueueKeys, consumer: str, registration: bytes, ttl_ms: int) -
 def beat(keys: QueueKeys, consumer: str, ttl_ms: int) -> Command[bool]:
     """Renew a consumer's liveness; False when the key had lapsed (ask `revive` then)."""
     return plain("PEXPIRE", keys.alive(consumer), ttl_ms, read=bool)
+
+
+def claimed(keys: QueueKeys, consumer: str, at_ms: int) -> Command[Any]:
+    """Say in a consumer's liveness when it last asked for work; one that has lapsed stays so. Refused at maxmemory."""
+    return plain("SET", keys.alive(consumer), at_ms, "XX", "KEEPTTL")
 
 
 def revive(keys: QueueKeys, consumer: str, ttl_ms: int) -> Command[str]:
@@ -195,6 +202,11 @@ def take(
             keys.alive(consumer),
             keys.consumers,
             keys.suspects,
+            keys.kept,
+            keys.due,
+            keys.due_body,
+            keys.moved,
+            keys.settled,
         ),
         (consumer, lane, most, mode, evidence, *started),
         int,
@@ -205,10 +217,11 @@ def release(keys: QueueKeys, lane: str, consumer: str, entries: Sequence[tuple[b
     """Give entries (with their delivery counts) back in place; answers how many were still this consumer's."""
     return call_script(
         RELEASE,
-        (keys.lane(lane), keys.returned, keys.control, keys.bell(lane)),
+        (keys.lane(lane), keys.returned, keys.control, keys.bell(lane), keys.kept, keys.due, keys.due_body, keys.moved,
+         keys.suspects, keys.settled),
         (consumer, lane, *(part for entry in entries for part in entry)),
         int,
-    )
+    )  # fmt: skip
 
 
 class Adopted(NamedTuple):
@@ -227,12 +240,13 @@ def adopt(keys: QueueKeys, lane: str, consumer: str, most: int, own: Sequence[by
     """Take over marked entries of a lane, or (with `own`) entries of its own that the consumer lost track of."""
     return call_script(
         ADOPT,
-        (keys.lane(lane), keys.returned, keys.suspects, keys.settled),
+        (keys.lane(lane), keys.returned, keys.suspects, keys.settled, keys.kept, keys.due, keys.due_body, keys.moved,
+         keys.control),
         (consumer, lane, most, consumer if own else "returned", *own),
         lambda reply: [
             Adopted(entry, fields or None, delivered, suspicion) for entry, fields, delivered, suspicion in reply
         ],
-    )
+    )  # fmt: skip
 
 
 def drop_consumer(keys: QueueKeys, lane: str, consumer: str) -> Command[bool]:
@@ -259,7 +273,7 @@ def cancel(
     return call_script(
         CANCEL,
         (keys.due, keys.due_body, keys.cancelled, keys.control, keys.result(task_id), keys.counts, keys.reply(client),
-         keys.dead, keys.moved, keys.lane(lane), keys.restoring),
+         keys.dead, keys.moved, keys.lane(lane), keys.restoring, keys.kept),
         (task_id, by, record, keep_ms, entry if lane else "", lane),
         bytes.decode,
     )  # fmt: skip

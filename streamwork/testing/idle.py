@@ -20,6 +20,7 @@ from streamwork.model.state import State
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
 from streamwork.store.keys import GROUP, QueueKeys
+from streamwork.store.looking import look
 from streamwork.store.scripts import SettleItem
 from streamwork.testing import private
 from streamwork.wire.message import decode_failure, decode_message, decode_result
@@ -40,6 +41,7 @@ class Drained(NamedTuple):
     skipped: int = 0
     cancelled: int = 0
     dead: int = 0
+    expired: int = 0
 
     @property
     def total(self) -> int:
@@ -47,7 +49,7 @@ class Drained(NamedTuple):
         return sum(self)
 
 
-_FIELD_OF_OP = {"S": "succeeded", "R": "retried", "K": "skipped", "C": "cancelled", "D": "dead"}
+_FIELD_OF_OP = {"S": "succeeded", "R": "retried", "K": "skipped", "C": "cancelled", "D": "dead", "E": "expired"}
 
 
 def run_until_idle(
@@ -161,11 +163,11 @@ class _Drain:
             await asyncio.sleep(_POLL_S)
 
     async def _left_in(self, driver: AsyncDriver, keys: QueueKeys) -> str:
-        # One transaction: a message on its way between lane and due would else be seen in neither.
-        *_, (lanes, added, settled, due) = await driver.run_all([
-            plain("MULTI"), plain("HKEYS", keys.lanes), plain("HGETALL", keys.added), plain("HGETALL", keys.settled),
-            plain("ZRANGE", keys.due, 0, -1, "WITHSCORES"), plain("EXEC"),
-        ])  # fmt: skip
+        # At one instant: a message on its way between lane and due would else be seen in neither.
+        lanes, added, settled, due = await driver.run(look([
+            plain("HKEYS", keys.lanes), plain("HGETALL", keys.added), plain("HGETALL", keys.settled),
+            plain("ZRANGE", keys.due, 0, -1, "WITHSCORES"),
+        ]))  # fmt: skip
         self._offer({tag for lane in lanes for tag in lane_tags(lane.decode())})
         done = dict(zip(settled[::2], map(int, settled[1::2]), strict=True))
         counts = zip(added[::2], map(int, added[1::2]), strict=True)

@@ -21,7 +21,7 @@ class Options(
     msgspec.Struct,
     frozen=True,
     omit_defaults=True,
-    rename={"timeout_ms": "t", "keep_ms": "k", "retry": "m", "replay_of": "o", "headers": "h"},
+    rename={"timeout_ms": "t", "keep_ms": "k", "retry": "m", "replay_of": "o", "headers": "h", "expires_at_ms": "x"},
 ):
     """What one task message carries beside its arguments; absent fields follow the task's declaration.
 
@@ -31,6 +31,7 @@ class Options(
         retry: Own policy for every exception: max_attempts, base, factor, max_delay, jitter; None = the task's.
         replay_of: Id of the task message this one repeats.
         headers: Free texts for middleware and tracing.
+        expires_at_ms: It does not begin behind this instant; None = whenever.
     """
 
     timeout_ms: int | None = None
@@ -38,6 +39,7 @@ class Options(
     retry: tuple[int, float, float, float, bool] | None = None
     replay_of: str | None = None
     headers: dict[str, str] | None = None
+    expires_at_ms: int | None = None
 
 
 NO_OPTIONS = Options()
@@ -64,6 +66,9 @@ class TaskMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     options: Options | None = None
     reply_to: str | None = None
 
+
+# What settle.lua writes instead of a large value while Redis is nearly full (rule 32); no value begins so.
+DROPPED = b"\xc1dropped: memory"
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack_message = msgspec.msgpack.Decoder(TaskMessage).decode

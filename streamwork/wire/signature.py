@@ -188,10 +188,19 @@ class TaskSignature:
                 raise TypeError(f"got an unexpected keyword argument {self.context_parameter!r}")
             self._signature.bind(*range(len(args)), **kwargs)
         except TypeError as error:
-            raise ArgumentError(f"{self.name}() {error}; it takes {self._signature}") from None
+            raise ArgumentError(
+                f"{self.name}() {error}{self._strangers(kwargs, str(error))}; it takes {self._signature}"
+            ) from None
         # Names of one's own choosing must not pile up in memory.
         if not self._open_names and len(self._shapes) < _SHAPES_MAX:
             self._shapes.add(shape)
+
+    def _strangers(self, kwargs: Mapping[str, Any], said: str) -> str:
+        """Name what is not a parameter, beside what Python found first."""
+        names = [name for name in kwargs if name not in self._by_name and repr(name) not in said]
+        if self._open_names or not names:
+            return ""
+        return f", and there is no {', '.join(map(repr, names))}"
 
     def _arrange(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Move arguments given by name to their positions, as far as the gaps before them can be filled."""

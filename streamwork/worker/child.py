@@ -28,6 +28,7 @@ from streamwork.errors import (
     WorkerCut,
 )
 from streamwork.model.judge import text_of, type_name
+from streamwork.outage import Outage
 from streamwork.worker.channel import Channel
 from streamwork.worker.slot_table import SlotTable
 from streamwork.worker.worker import Worker
@@ -128,6 +129,8 @@ class _Child:
     def __init__(self, app: Streamwork, channel: Channel, table: SlotTable) -> None:
         self._channel = channel
         self._worker = Worker(app, app.config, "", table)
+        # The supervisor writes one line for all its processes.
+        self._worker.outage = Outage(lambda error: channel.send("outage", error))
         self._config = app.config
         self._is_started = self._is_draining = self._is_recycling = False
         self._early: list[list[Any]] = []

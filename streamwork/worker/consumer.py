@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from streamwork.broker.resend import backoff_s
 from streamwork.clock import SYSTEM_CLOCK
 from streamwork.errors import StoreError, StoreUnavailable
+from streamwork.outage import Outage
 from streamwork.store import scripts
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
@@ -51,6 +52,7 @@ class Consumer:
         self.is_idle = False
         self.in_hand: Callable[[], int] = lambda: 0  # set by the worker: what a crash now would blame
         self.knows: Callable[[bytes, bytes], bool] = lambda _lane, _entry: True  # set by the worker: is it held
+        self.outage = Outage()
         self.free_slots: Callable[[], int] = room  # set by the worker: slots free, whether or not it is time to read
         self._reading = reading
         self._driver = driver
@@ -63,19 +65,14 @@ class Consumer:
         self._in_doubt = False
         self._waiting: asyncio.Future[None] | None = None
         self.answer: asyncio.Future[None] | None = None
-        self._blocking = False
+        self._blocking, self._reads = False, 0
         self._is_alone = self._is_changed = False
-        self._reads = 0
+        self._asked: list[LaneSide] = []
 
     @property
     def lanes(self) -> list[LaneSide]:
         """The lanes that can be read, queue by queue, highest first."""
         return [lane for queue in self.queues for lane in queue.lanes if not lane.is_foreign]
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether it waits for room or for a lane, and asks Redis for nothing."""
-        return self._waiting is not None
 
     def poke(self) -> None:
         """Look again now: room was made, lanes changed, or something was given back."""
@@ -112,17 +109,19 @@ class Consumer:
             try:
                 await self._turn()
                 failures = 0
+                self.outage.over("reading")
             except NoGroup:
                 self._needs_heal = True
+                self.outage.over("reading")
             except StoreUnavailable as error:
                 failures += 1
                 self.is_idle = False
                 self._in_doubt = True
-                if failures == 1:
-                    logger.warning("reading interrupted", extra={"consumer": self.name, "error": str(error)})
+                self.outage.failed("reading", error)
                 await asyncio.sleep(backoff_s(failures))
             except StoreError:
-                if not await self.set_aside_foreign():
+                self.outage.over("reading")
+                if not await self.set_aside_foreign() and self._asked == self.lanes:  # else the audit was faster
                     logger.exception("reading refused", extra={"consumer": self.name})
                 failures += 1
                 await asyncio.sleep(max(0.5, backoff_s(failures)))
@@ -146,7 +145,7 @@ class Consumer:
         if self.reclaimer.suspects:
             await self._run_suspect()
             return
-        lanes = self.lanes
+        lanes = self._asked = self.lanes
         if room <= 0 or not lanes or not self._may_read():
             self.is_idle = not lanes
             await self._wait_for_change()

@@ -71,7 +71,7 @@ class EmbeddedWorker:
         self.worker = Worker(app, self.config, self._new_name(), self._table, settled)
         self.worker.is_guest = True
         self.worker.on_fenced = self._on_fenced
-        self._keeper = Keeper(app.name, self.config, self.worker.queues, self._driver, self._me)
+        self._keeper = Keeper(app.name, self.config, self.worker.queues, self._driver, self._me, self.worker.outage)
         self._running: asyncio.Task[None] | None = None
         self._renaming: set[asyncio.Task[None]] = set()
 

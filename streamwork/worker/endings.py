@@ -52,7 +52,7 @@ class Endings:
         return flags + "s" if run.is_suspect else flags
 
     def end(self, run: Run, op: str, state: str, payload: bytes, detail: str) -> None:
-        """End it with a result record: S success, K skip, C cancel."""
+        """End it with a result record: S success, K skip, C cancel, E expiry."""
         message = run.message
         assert message is not None
         keys = run.lane.queue.keys

@@ -13,8 +13,11 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from streamwork.broker.info import eviction_warning, info, server_name
+from streamwork.broker.stats import overview
+from streamwork.broker.steps import aask
 from streamwork.config import Config
 from streamwork.errors import EmbeddedError, StoreError
+from streamwork.outage import Outage
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
 from streamwork.store.embedded import join_configured
@@ -48,11 +51,11 @@ class Home:
         server: What answers there, such as ``Redis 7.0.15``.
     """
 
-    def __init__(self, address: Address, endpoint: Endpoint, me: str) -> None:
+    def __init__(self, address: Address, endpoint: Endpoint, me: str, outage: Outage) -> None:
         self.address = address
         self.endpoint = endpoint
         self.server = ""
-        self.keeper = Keeper(address.namespace, address.config, list(address.queues), self._driver, me)
+        self.keeper = Keeper(address.namespace, address.config, list(address.queues), self._driver, me, outage)
 
     def _driver(self, deadline_s: float) -> AsyncDriver:
         return AsyncDriver(self.endpoint, ALL_SCRIPTS, deadline_s)
@@ -96,10 +99,12 @@ class Homes:
 
     Args:
         me: Name of the supervisor.
+        outage: Told when Redis is away.
     """
 
-    def __init__(self, me: str) -> None:
+    def __init__(self, me: str, outage: Outage) -> None:
         self._me = me
+        self._outage = outage
         self._homes: dict[Address, Home] = {}
         self._opening = asyncio.Lock()
         self._embedded: dict[str, EmbeddedServer] = {}
@@ -113,7 +118,7 @@ class Homes:
         async with self._opening:
             home = self._homes.get(address)
             if home is None:
-                home = Home(address, self._endpoint(address.config), self._me)
+                home = Home(address, self._endpoint(address.config), self._me, self._outage)
                 await home.open()
                 self._homes[address] = home
         return home
@@ -148,6 +153,18 @@ class Homes:
     def is_beating(self) -> bool:
         """Whether Redis answered every home's last beat in time; False before the first."""
         return bool(self._homes) and all(home.keeper.is_beating for home in self._homes.values())
+
+    async def tell_left(self) -> None:
+        """Log what a burst leaves: for workers with other tags, or for its time."""
+        for home in self._homes.values():
+            try:
+                seen = await aask(home.keeper.driver, overview(home.address.namespace, home.address.queues))
+            except StoreError:
+                continue
+            for queue in seen.queues:
+                if queue.waiting or queue.scheduled:
+                    facts = {"queue": queue.queue, "waiting": queue.waiting, "scheduled": queue.scheduled}
+                    logger.info("left for other workers, or for later", extra=facts)
 
     async def leave(self, used: Iterable[Home | None]) -> None:
         """Close the homes that are not among these, but for the newest, which the next process will use."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from streamwork.clock import SYSTEM_CLOCK
 from streamwork.config import Config
+from streamwork.outage import Outage
 from streamwork.service import Service
 from streamwork.store import scripts
 from streamwork.store.async_driver import AsyncDriver
@@ -31,12 +32,15 @@ class Keeper:
         queues: Queue names.
         make_driver: Makes a driver with the given deadline, seconds.
         me: Name of the supervisor.
+        outage: Told when Redis is away; None = it is logged.
     """
 
     def __init__(
-        self, namespace: str, config: Config, queues: list[str], make_driver: Callable[[float], AsyncDriver], me: str
-    ) -> None:
+        self, namespace: str, config: Config, queues: list[str], make_driver: Callable[[float], AsyncDriver], me: str,
+        outage: Outage | None = None,
+    ) -> None:  # fmt: skip
         self.config = config
+        self._outage = outage or Outage()
         # A connection that has silently died must be replaced, and the beat sent again, before the life is over.
         self.driver = make_driver(min(config.client.deadline_s, config.liveness.ttl_s / 3))
         self.queues = [QueueFacts(QueueKeys(namespace, queue)) for queue in queues]
@@ -61,6 +65,8 @@ class Keeper:
             reaper = Reaper(self.driver, self.config, queue, self.members, self._me)
             self._services += [promoter, restorer, reaper, Maintainer(self.driver, self.config, queue)]
             self._listen(queue)
+        for service in self._services:
+            service.outage = self._outage
         self._loops += [
             asyncio.create_task(service.run(), name=f"streamwork-{service.name}") for service in self._services
         ]

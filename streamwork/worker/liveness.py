@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import Any
 
@@ -22,6 +23,8 @@ class Beat(Service):
     """Renew every consumer's liveness in every queue; four beats fit into one TTL."""
 
     name = "beat"
+    # Every so many beats, 5 s at the defaults, also say when work was last claimed; only people read that.
+    SAY_EVERY = 4
 
     def __init__(
         self, driver: AsyncDriver, config: Config, queues: list[QueueFacts], members: dict[str, Member]
@@ -33,6 +36,7 @@ class Beat(Service):
         self._queues = queues
         self._members = members
         self.beaten_at_ms = 0
+        self._beats = 0
 
     async def tick(self) -> float:
         """Beat once for everyone; a lapsed one is revived or told that it is fenced."""
@@ -47,7 +51,7 @@ class Beat(Service):
         for (member, queue), renewed in zip(pairs, alive, strict=True):
             if not renewed and member.name not in fenced:
                 answer = await self._driver.run(scripts.revive(queue.keys, member.name, self._ttl_ms))
-                logger.warning(
+                logger.debug(
                     "liveness had lapsed", extra={"consumer": member.name, "queue": queue.keys.queue, "now": answer}
                 )
                 if answer == "fenced":
@@ -61,7 +65,21 @@ class Beat(Service):
                     member.beaten(sent_at_ms)
             except Exception:  # one that cannot hear must not make the others deaf
                 logger.exception("a consumer cannot be told of its beat", extra={"consumer": member.name})
+        self._beats += 1
+        if self._beats < self.SAY_EVERY or not self._beats % self.SAY_EVERY:  # at a start soon, then now and then
+            await self._say_claims()
         return self.interval_s
+
+    async def _say_claims(self) -> None:
+        since_ms = SYSTEM_CLOCK.now_ms() - SYSTEM_CLOCK.steady_ms()
+        said = [
+            scripts.claimed(queue.keys, member.name, since_ms + member.claimed_at_ms)
+            for member in self._members.values()
+            if member.claimed_at_ms
+            for queue in self._queues
+        ]
+        with contextlib.suppress(StoreError):  # full, or away, which the next beat meets
+            await self._driver.run_all(said)
 
 
 class Reaper(Service):
@@ -101,7 +119,7 @@ class Reaper(Service):
         registered: list[bytes] = await self._driver.run(plain("HKEYS", keys.consumers))
         self._queue.fleet = len(registered)
         if pulse.lapsed:
-            logger.info("pulse had lapsed, nobody is taken until grace is over", extra={"queue": keys.queue})
+            logger.debug("no reaper was here, nobody is taken for a TTL", extra={"queue": keys.queue})
             return self.interval_s
         others = [name.decode() for name in registered if name.decode() not in self._members]
         dead = await self._without_liveness(others)

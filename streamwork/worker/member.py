@@ -15,6 +15,11 @@ class Member(Protocol):
         """Consumer name now."""
         ...
 
+    @property
+    def claimed_at_ms(self) -> int:
+        """When it last had an answer to a read, or had no reason to read, steady ms; 0 = not yet."""
+        ...
+
     def beaten(self, at_ms: int) -> None:
         """Hear that the beat sent at this steady instant was good."""
 

@@ -1,13 +1,19 @@
-"""How soon a process that ended is replaced."""
+"""How soon a process that ended is replaced, and a duty that failed is begun anew."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+logger = logging.getLogger(__name__)
 
 # A process that dies sooner than this after its start is replaced after a pause that doubles from 0.25 s up to 30 s.
 QUICK_DEATH_S = 5.0
 _FIRST_S, _MOST_S = 0.25, 30.0
+_DUTY_PAUSE_S = 1.0
 
 
 class Pace:
@@ -37,3 +43,13 @@ class Pace:
                 async with asyncio.timeout(pause_s):
                     await self._changed.wait()
         self._changed.clear()
+
+
+async def on_duty(duty: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Do a duty to its end, beginning anew after each failure."""
+    while True:
+        try:
+            return await duty()
+        except Exception:
+            logger.exception("a duty of the supervisor failed and is begun anew")
+            await asyncio.sleep(_DUTY_PAUSE_S)

@@ -85,7 +85,10 @@ class Reclaimer:
                 run.stop_reason = evidence
             runs.append(run)
         if adopted:
-            logger.info("adopted", extra={"lane": lane.stream, "entries": len(adopted), "consumer": consumer})
+            logger.info(
+                "took over what was given back",
+                extra={"lane": lane.stream, "entries": len(adopted), "consumer": consumer},
+            )
         return runs
 
     async def audit(

@@ -149,6 +149,11 @@ class Replica:
         self._its.close()
         self.table.close()
 
+    @property
+    def claimed_at_ms(self) -> int:
+        """When it last had an answer to a read, steady ms."""
+        return self.table.read_at_ms
+
     def beaten(self, at_ms: int) -> None:
         """Leave the beat where the process sees it."""
         self.table.beat_at_ms = at_ms

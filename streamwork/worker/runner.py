@@ -92,6 +92,11 @@ class Runner:
                 run, "C", State.CANCELLED, encode_record(Failure("Cancelled", "cancelled before it ran")), "cancelled"
             )
             return False
+        options = message.options
+        if options is not None and options.expires_at_ms is not None and self.now_ms() >= options.expires_at_ms:
+            failure = Failure("Expired", "it had not begun in time")
+            self.endings.end(run, "E", State.EXPIRED, encode_record(failure), "expired")
+            return False
         if run.attempt.crashes >= MOST_CRASHES:
             self.endings.dead(
                 run,

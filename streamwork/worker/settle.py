@@ -13,6 +13,7 @@ from collections.abc import Callable
 from streamwork.broker.resend import backoff_s
 from streamwork.errors import StoreError, StoreRejected, StoreUnavailable
 from streamwork.model.state import State
+from streamwork.outage import Outage
 from streamwork.spool import Spooled
 from streamwork.store import scripts
 from streamwork.store.async_driver import AsyncDriver
@@ -50,6 +51,7 @@ class Settler:
         self._bytes = 0
         self._wake: asyncio.Future[None] | None = None
         self._closing = False
+        self.outage = Outage()
         self.read_answer: Callable[[], asyncio.Future[None] | None] = lambda: None  # set by the worker
 
     @property
@@ -159,17 +161,21 @@ class Settler:
         while chunk:
             try:
                 await self._commit(chunk)
-            except (StoreUnavailable, NotPermitted) as error:  # neither says anything about the outcomes
+            except StoreUnavailable as error:
+                failures += 1
+                self.outage.failed("settling", error)
+                await asyncio.sleep(backoff_s(failures))
+            except NotPermitted as error:  # like the one above it says nothing about the outcomes
                 failures += 1
                 if failures == 1:
-                    logger.warning("outcomes wait for Redis", extra={"outcomes": self.unsent, "error": str(error)})
+                    logger.error("outcomes wait until this user may write them", extra={"error": str(error)})  # noqa: TRY400
                 await asyncio.sleep(backoff_s(failures))
             except StoreError as error:
+                self.outage.over("settling")
                 await self._bisect(chunk, error)
                 return
             else:
-                if failures:
-                    logger.info("outcomes are written again", extra={"tries": failures + 1})
+                self.outage.over("settling")
                 return
 
     async def _commit(self, chunk: list[tuple[Run, SettleItem]]) -> None:

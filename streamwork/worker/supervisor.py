@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 import msgspec
@@ -19,11 +19,12 @@ import msgspec
 from streamwork.config import Config
 from streamwork.errors import AppBroken, StoreUnavailable, StreamworkError
 from streamwork.ids import random_id
+from streamwork.outage import Outage
 from streamwork.worker.child import EXIT_OK, EXIT_SPOOLED, FindApp
 from streamwork.worker.crew import Crew, require_files
 from streamwork.worker.departure import drain, is_in_order, kill_unheard, see_off
 from streamwork.worker.homes import Address, Homes, resolve_here
-from streamwork.worker.pace import Pace
+from streamwork.worker.pace import Pace, on_duty
 from streamwork.worker.registrar import Registrar
 from streamwork.worker.replica import Replica
 from streamwork.worker.watch import Watchdog, require_watchfiles, until_idle, watch_files
@@ -33,8 +34,6 @@ logger = logging.getLogger(__name__)
 # What shells use for a program that Ctrl-C ended.
 EXIT_INTERRUPTED = 130
 _LAST_WORDS_S = 0.5
-# A duty that fails is begun anew after this long.
-_DUTY_PAUSE_S = 1.0
 
 
 class Supervisor:
@@ -52,7 +51,8 @@ class Supervisor:
         self.config = config
         self.name = f"{socket.gethostname()}-{os.getpid()}-{random_id(24)}"
         self.crew = Crew(find_app, self.name)
-        self.homes = Homes(self.name)
+        self.outage = Outage()
+        self.homes = Homes(self.name, self.outage)
         self._registrar = Registrar(self.homes, self._start, burst=burst)
         self._burst = burst
         self._reload = reload
@@ -95,10 +95,10 @@ class Supervisor:
         else:
             self._fill_up()
         watchdog = Watchdog(self.crew.replicas, lambda: self.homes.is_beating, self._recycle)
-        self._start(self._on_duty(watchdog.run))
-        self._start(self._on_duty(self.homes.tend))
+        self._start(on_duty(watchdog.run))
+        self._start(on_duty(self.homes.tend))
         if self._burst:
-            self._start(self._on_duty(self._end_when_idle))
+            self._start(on_duty(self._end_when_idle))
         await self._done.wait()
         for task in self._tasks:
             task.cancel()
@@ -117,15 +117,6 @@ class Supervisor:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error("a duty of the supervisor failed", exc_info=task.exception())
-
-    @staticmethod
-    async def _on_duty(duty: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        while True:
-            try:
-                return await duty()
-            except Exception:
-                logger.exception("a duty of the supervisor failed and is begun anew")
-                await asyncio.sleep(_DUTY_PAUSE_S)
 
     def _fill_up(self) -> None:
         while not self._stops and self.crew.is_short(self.config.worker.processes):
@@ -167,6 +158,8 @@ class Supervisor:
                 self._on_ready(replica)
             elif kind == "stats":
                 replica.taken, replica.ended, replica.in_hand, replica.is_idle = values
+            elif kind == "outage":
+                self.outage.hear(f"process {replica.pid}", values[0])
             elif kind == "recycling":
                 replica.is_leaving = True
                 self._fill_up()
@@ -207,6 +200,7 @@ class Supervisor:
 
     async def _after_death(self, replica: Replica, status: int) -> None:
         self.crew.replicas.remove(replica)
+        self.outage.over(f"process {replica.pid}")
         self._leaving += 1
         try:
             await see_off(replica, status, self.name, self._ending)
@@ -294,6 +288,7 @@ class Supervisor:
         try:
             patience = lambda: self.config.client.send_timeout_s  # noqa: E731 - the app's own, once it is known
             await until_idle(self.crew.replicas, lambda: self.homes.is_beating, patience)
+            await self.homes.tell_left()
         except StoreUnavailable as error:
             self._fail(error)
         if not self._stops:

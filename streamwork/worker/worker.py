@@ -15,6 +15,7 @@ from streamwork.app import Streamwork
 from streamwork.config import Config
 from streamwork.errors import WorkerCut
 from streamwork.model.lane import readable_lanes
+from streamwork.outage import Outage
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.keys import QueueKeys
 from streamwork.store.scripts import ALL_SCRIPTS
@@ -48,6 +49,7 @@ class Worker:
         is_guest: It runs in the loop of a program that is not its own.
         unwritten: Outcomes that Redis had not taken when it ended.
         spooled: The file where those are; None where the disk refused too.
+        outage: Told when Redis is away; another one is set before `start`.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Worker:
         self.is_guest = False
         self.on_fenced: Callable[[], None] | None = None
         self.spooled: Path | None = None
+        self.outage = Outage()
         self._queues = [
             QueueSide(QueueKeys(app.name, queue), number)
             for number, queue in enumerate(config.worker.queues or app.queues)
@@ -144,6 +147,12 @@ class Worker:
         self.consumer.knows = self._hand.knows
         self.consumer.free_slots = bounds.free
         self.settler.read_answer = lambda: self.consumer.answer
+        self.consumer.outage = self.settler.outage = self.outage
+
+    @property
+    def claimed_at_ms(self) -> int:
+        """When it last had an answer to a read, steady ms."""
+        return self.table.read_at_ms
 
     def beaten(self, at_ms: int) -> None:
         """Hear of a good beat."""

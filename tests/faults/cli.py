@@ -97,7 +97,7 @@ def _verdicts(plan, jobs, is_kept):
             name, seed = next(plan, (None, None))
             is_over = name is None
             if not is_over:
-                pool = ProcessPoolExecutor(1, mp_context=context)
+                pool = ProcessPoolExecutor(1, mp_context=context, initializer=_unwind_at_sigterm)
                 future = pool.submit(play, name, seed, is_kept=is_kept)
                 running[future] = pool, name, seed, time.monotonic()
         done, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
@@ -105,6 +105,11 @@ def _verdicts(plan, jobs, is_kept):
         for future in done | late:
             pool, name, seed, _ = running.pop(future)
             yield _ended(future, pool, name, seed)
+
+
+def _unwind_at_sigterm():
+    """End by an exception, so that servers, workers and folders go too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def _ended(future, pool, name, seed):
@@ -141,7 +146,7 @@ def main(arguments=None):
     if given.list:
         _listing(scenarios)
         return 0
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    _unwind_at_sigterm()
     console = Console(stderr=True)
     report = Report({one.name: one for one in scenarios})
     console.print(report.headline, highlight=False)

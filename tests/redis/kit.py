@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import queue
+import threading
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from streamwork.broker.async_sender import AsyncSender
 from streamwork.broker.outgoing import Outgoing
+from streamwork.broker.sync_sender import SyncSender
+from streamwork.config import ClientConfig
 from streamwork.ids import random_id
 from streamwork.store import scripts
+from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
-from streamwork.store.scripts import SettleItem
+from streamwork.store.endpoint import Endpoint
+from streamwork.store.scripts import ALL_SCRIPTS, SettleItem
+from streamwork.store.sync_driver import SyncDriver
 from streamwork.wire.message import (
     WIRE_VERSION,
     DeadLetter,
@@ -171,3 +180,48 @@ def calls_of(driver, command):
         if line.startswith(f"cmdstat_{command}:"):
             return int(line.partition("calls=")[2].partition(",")[0])
     return 0
+
+
+def stored(driver, keys, lane=LANE):
+    """Return the task ids on a lane, in order."""
+    rows = driver.run(plain("XRANGE", keys.lane(lane), "-", "+"))
+    return [decode_message(fields[1]).id for _, fields in rows]
+
+
+def sync_sender(url, deadline_s=5.0, **settings):
+    make = lambda: SyncDriver(Endpoint(url), ALL_SCRIPTS, deadline_s)
+    return SyncSender(make(), make, ClientConfig(**settings))
+
+
+def with_async_sender(url, body, deadline_s=5.0, **settings):
+    """Run `body(sender)` on a fresh loop."""
+
+    async def main():
+        driver = AsyncDriver(Endpoint(url), ALL_SCRIPTS, deadline_s)
+        try:
+            return await body(AsyncSender(driver, ClientConfig(**settings)))
+        finally:
+            await driver.close()
+
+    return asyncio.run(main())
+
+
+def later(function, *args):
+    """Call a function on a thread; the callable that is returned waits and gives its answer or raises its error."""
+    answers = queue.SimpleQueue()
+
+    def run():
+        try:
+            answers.put((function(*args), None))
+        except BaseException as error:
+            answers.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+
+    def answer(within_s=10.0):
+        value, error = answers.get(timeout=within_s)
+        if error is not None:
+            raise error
+        return value
+
+    return answer

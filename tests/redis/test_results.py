@@ -25,7 +25,7 @@ from streamwork.wire.codec import pack
 from streamwork.wire.message import decode_message, decode_result
 from tests.forked import in_child
 from tests.helpers import wait_until
-from tests.redis.kit import calls_of, deliveries, end
+from tests.redis.kit import calls_of, deliveries, end, later
 
 NEVER_S = 0.3
 
@@ -106,27 +106,6 @@ def waiting(server):
     waiting = Waiting(server)
     yield waiting
     waiting.close()
-
-
-def later(function, *args):
-    """Call a function on a thread; the callable that is returned waits and gives its answer or raises its error."""
-    answers = queue.SimpleQueue()
-
-    def run():
-        try:
-            answers.put((function(*args), None))
-        except BaseException as error:
-            answers.put((None, error))
-
-    threading.Thread(target=run, daemon=True).start()
-
-    def answer(within_s=10.0):
-        value, error = answers.get(timeout=within_s)
-        if error is not None:
-            raise error
-        return value
-
-    return answer
 
 
 def is_waited_for(waiting, count=1):

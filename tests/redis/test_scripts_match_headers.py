@@ -10,6 +10,8 @@ from streamwork.store import healing, scripts
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
 from streamwork.store.keys import queues, spec_of
+from streamwork.store.looking import look
+from streamwork.store.scheduling import schedule
 from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.sync_driver import SyncDriver
 from tests.helpers import body_of, seed
@@ -51,7 +53,7 @@ def examples(keys):
     settled = [end(keys, One, op, reply="r") for op in "SDR"]
     return {
         "enqueue": (scripts.enqueue(keys, "s", 1, lanes, [1, message.body, 2, message.body], 1, 64), 4, 6),
-        "settle": (scripts.settle(keys, "w1", settled), 1 + 1 + 3, 1 + 8 + 10 + 7),
+        "settle": (scripts.settle(keys, "w1", settled), 1 + 1 + 3 + 2, 1 + 8 + 10 + 7),
         "promote": (scripts.promote(keys, lanes, 5), 4, 2),
         "register": (scripts.register(keys, "w1", b"", 1), 0, 0),
         "revive": (scripts.revive(keys, "w1", 1), 0, 0),
@@ -65,6 +67,8 @@ def examples(keys):
         "maintain": (healing.maintain(keys, LANE, "0", 1, 1), 0, 0),
         "cancel": (scripts.cancel(keys, "id", "me", b"", 1, "r", lane=LANE, entry="1-1"), 0, 0),
         "watch": (scripts.watch(keys, "r", 1), 0, 0),
+        "schedule": (schedule(keys, "s", 1, [("id", "+5", b"r"), ("id2", "7", b"r")], 1), 0, 6),
+        "look": (look([plain("HGETALL", keys.added), plain("TIME"), plain("XINFO", "GROUPS", keys.lane(LANE))]), 2, 9),
     }
 
 
@@ -162,6 +166,9 @@ def test_scripts_touch_only_keys_that_they_declare(own, own_keys, fenced):
 
 def walk_a_life(driver, keys):
     """Run every script on its ordinary way."""
+    driver.run(schedule(keys, "later", 1, [("0" * 32, "+5000000", b"1:\n1,0,0,1,0\nx")], 60_000))
+    driver.run(plain("DEL", keys.due, keys.due_body))
+    driver.run(look([plain("HGETALL", keys.added), plain("TIME"), plain("XINFO", "GROUPS", keys.lane(LANE))]))
     for client in ("r", "q"):
         driver.run(scripts.watch(keys, client, 60_000))
     driver.run(scripts.register(keys, "w1", b"", 60_000))
@@ -189,8 +196,31 @@ def walk_a_life(driver, keys):
         driver.run(healing.maintain(keys, HIGH, "99999999999999", 100, 1))
 
 
+def walk_kept(driver, keys):
+    """Run what happens when an entry is trimmed under its owner."""
+    bounds = healing.Bounds(entries=1, nearly_full_ms=1000)
+    for n, end_of in enumerate((
+        lambda entry: scripts.take(keys, LANE, "w1", mode="reap"),
+        lambda entry: scripts.release(keys, LANE, "w1", [(entry, 1)]),
+        lambda entry: scripts.adopt(keys, LANE, "w1", 1, [entry]),
+        lambda entry: healing.heal(keys, LANE, 1),
+    )):  # fmt: skip
+        driver.run(plain("DEL", keys.grace, keys.alive("w1")))
+        old, other = deliver(driver, keys, "w1", 2)
+        assert driver.run(scripts.settle(keys, "w1", [end(keys, other)])) == []
+        driver.run(plain("HSET", keys.suspects, f"{LANE}/{old.entry.decode()}", "1,0,x"))
+        driver.run(healing.maintain(keys, LANE, "99999999999999", 100, 1, bounds))
+        assert driver.run(plain("HLEN", keys.kept)) == 1
+        if n == 3:
+            driver.run(plain("XGROUP", "DESTROY", keys.lane(LANE), "workers"))
+        driver.run(end_of(old.entry))
+        assert driver.run(plain("HLEN", keys.kept)) == 0
+    driver.run(plain("DEL", keys.due, keys.due_body, keys.nearly_full, keys.restoring))
+
+
 def walk_faults(driver, keys):
     """Run what happens when a worker dies or a key is lost."""
+    walk_kept(driver, keys)
     held = deliver(driver, keys, "w1", 4)
     driver.run(plain("XDEL", keys.lane(LANE), held[0].entry))
     driver.run(scripts.release(keys, LANE, "w1", [(held[1].entry, 1)]))

@@ -13,13 +13,10 @@ from contextlib import nullcontext
 
 import pytest
 
-from streamwork.broker.async_sender import AsyncSender
 from streamwork.broker.resend import Patience
-from streamwork.broker.sync_sender import SyncSender
 from streamwork.config import ClientConfig
 from streamwork.errors import EnqueueUnknown, StoreFull, StoreRejected, StoreUnavailable, TooManyLanes
 from streamwork.store import scripts
-from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
 from streamwork.store.failures import Unavailable
@@ -30,38 +27,14 @@ from streamwork.wire.message import decode_message
 from tests.forked import in_child, start_child
 from tests.helpers import wait_until
 from tests.proxy import is_script
-from tests.redis.kit import LANE, calls_of, full, outgoing
+from tests.redis.kit import LANE, calls_of, full, outgoing, stored, sync_sender, with_async_sender
 
 IS_ENQUEUE = is_script(scripts.ENQUEUE)
-
-
-def stored(driver, keys, lane=LANE):
-    """Return the task ids on a lane, in order."""
-    rows = driver.run(plain("XRANGE", keys.lane(lane), "-", "+"))
-    return [decode_message(fields[1]).id for _, fields in rows]
 
 
 def marks(driver, keys):
     """Return the senders that the server knows."""
     return driver.run(plain("KEYS", keys.sender("*").replace("{", "[{]")))
-
-
-def sync_sender(url, deadline_s=5.0, **settings):
-    make = lambda: SyncDriver(Endpoint(url), ALL_SCRIPTS, deadline_s)
-    return SyncSender(make(), make, ClientConfig(**settings))
-
-
-def with_async_sender(url, body, deadline_s=5.0, **settings):
-    """Run `body(sender)` on a fresh loop."""
-
-    async def main():
-        driver = AsyncDriver(Endpoint(url), ALL_SCRIPTS, deadline_s)
-        try:
-            return await body(AsyncSender(driver, ClientConfig(**settings)))
-        finally:
-            await driver.close()
-
-    return asyncio.run(main())
 
 
 def send(sender, keys, *messages):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
+from types import SimpleNamespace
 from typing import NamedTuple
 
 from streamwork import Streamwork
+from streamwork.clock import SYSTEM_CLOCK
 from streamwork.store.keys import QueueKeys
 from streamwork.wire.message import (
     NO_OPTIONS,
@@ -17,6 +20,7 @@ from streamwork.wire.message import (
     decode_result,
     encode_attempt,
 )
+from streamwork.worker.consumer import Consumer
 from streamwork.worker.delivery import LaneSide, QueueSide, Run
 from streamwork.worker.runner import Runner
 from streamwork.worker.slot_table import SlotTable
@@ -109,6 +113,7 @@ class FakeMember:
 
     def __init__(self, name):
         self.name = name
+        self.claimed_at_ms = 0
         self.told = []
 
     def beaten(self, at_ms):
@@ -125,3 +130,43 @@ class FakeMember:
 
     def cancel_asked(self, queue, task_ids):
         self.told.append(("cancel", queue, tuple(task_ids)))
+
+
+def with_reader(connected, keys, main, *lanes, slots=4, consumer=Consumer):
+    """Run `main` with a reader named ``me`` of these lanes, which takes and never ends anything.
+
+    Args:
+        connected: Makes a driver for the running loop.
+        keys: The queue.
+        main: Awaited with the reader, what it has taken, the queue's side, and how to start its loop.
+        lanes: What it reads, highest first.
+        slots: How many it takes.
+        consumer: The class, where a test has another one than the product's.
+    """
+
+    async def all_of_it():
+        drivers = [connected(), connected()]
+        side = QueueSide(keys, 0)
+        side.set_lanes(list(lanes))
+        table, taken = SlotTable(slots), []
+        table.beat_at_ms = SYSTEM_CLOCK.steady_ms() + 60_000
+        reader = consumer("me", [side], *drivers, table, lambda: slots - len(taken), taken.append)
+        loop = None
+
+        def start():
+            nonlocal loop
+            loop = asyncio.create_task(reader.run())
+            return loop
+
+        try:
+            await asyncio.gather(*(driver.connect() for driver in drivers))
+            await main(SimpleNamespace(reader=reader, taken=taken, side=side, start=start))
+        finally:
+            if loop is not None:
+                loop.cancel()
+                await asyncio.wait({loop})
+            for driver in drivers:
+                await driver.close()
+            table.close()
+
+    asyncio.run(all_of_it())

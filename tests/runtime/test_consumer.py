@@ -3,54 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
 
 import pytest
 
-from streamwork.clock import SYSTEM_CLOCK
 from streamwork.store import scripts
 from streamwork.store.commands import plain
-from streamwork.worker.consumer import Consumer
 from streamwork.worker.delivery import QueueSide, Run
 from streamwork.worker.reclaimer import Reclaimer
-from streamwork.worker.slot_table import SlotTable
 from tests.helpers import await_until
 from tests.redis.kit import deliver, put, read
+from tests.runtime.kit import with_reader
 
 
 @pytest.fixture
 def reading(connected, keys):
     """Run a test with a reader named ``me`` of these lanes, which takes and never ends anything."""
-
-    def run(main, *lanes, slots=4):
-        async def all_of_it():
-            drivers = [connected(), connected()]
-            side = QueueSide(keys, 0)
-            side.set_lanes(list(lanes))
-            table, taken = SlotTable(slots), []
-            table.beat_at_ms = SYSTEM_CLOCK.steady_ms() + 60_000
-            reader = Consumer("me", [side], *drivers, table, lambda: slots - len(taken), taken.append)
-            loop = None
-
-            def start():
-                nonlocal loop
-                loop = asyncio.create_task(reader.run())
-                return loop
-
-            try:
-                await asyncio.gather(*(driver.connect() for driver in drivers))
-                await main(SimpleNamespace(reader=reader, taken=taken, side=side, start=start))
-            finally:
-                if loop is not None:
-                    loop.cancel()
-                    await asyncio.wait({loop})
-                for driver in drivers:
-                    await driver.close()
-                table.close()
-
-        asyncio.run(all_of_it())
-
-    return run
+    return lambda main, *lanes, slots=4: with_reader(connected, keys, main, *lanes, slots=slots)
 
 
 def owners(look):

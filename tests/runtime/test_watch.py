@@ -15,7 +15,7 @@ from streamwork.clock import SYSTEM_CLOCK
 from streamwork.config import load
 from streamwork.errors import DecodeError
 from streamwork.store.scripts import SettleItem
-from streamwork.worker import pace, supervisor
+from streamwork.worker import pace
 from streamwork.worker.crew import Crew
 from streamwork.worker.pace import Pace
 from streamwork.worker.slot_table import SlotTable
@@ -205,7 +205,7 @@ def test_the_youngest_are_surplus_and_who_leaves_does_not_count():
 
 
 def test_a_duty_that_fails_is_begun_anew(monkeypatch, caplog):
-    monkeypatch.setattr(supervisor, "_DUTY_PAUSE_S", 0.01)
+    monkeypatch.setattr(pace, "_DUTY_PAUSE_S", 0.01)
     tries = []
 
     async def duty():
@@ -213,7 +213,7 @@ def test_a_duty_that_fails_is_begun_anew(monkeypatch, caplog):
         if len(tries) < 3:
             raise OSError(24, "too many open files")
 
-    asyncio.run(supervisor.Supervisor._on_duty(duty))
+    asyncio.run(pace.on_duty(duty))
     assert len(tries) == 3
     assert caplog.text.count("is begun anew") == 2
 

@@ -49,7 +49,9 @@ def start(spawn_worker):
     """Start a worker of tests/apps/faults.py with a short liveness: start(slots=4) sets `worker.slots`, and so on."""
 
     def start(app="tests.apps.faults:app", ttl_s=TTL_S, **options):
-        rest = {name: options.pop(name) for name in ("redis_url", "args", "ready", "environ") if name in options}
+        rest = {
+            name: options.pop(name) for name in ("redis_url", "args", "ready", "environ", "without") if name in options
+        }
         settings = {"liveness.ttl_s": ttl_s, **{f"worker.{name}": value for name, value in options.items()}}
         return spawn_worker(app, settings=settings, **rest)
 

@@ -145,7 +145,7 @@ def test_a_settle_whose_answer_is_lost_is_asked_for_again_and_was_committed(star
     handle = send(faults.note, notes.path, "one")
     assert handle.result(timeout=10) == (1, 0)
     wait_until(lambda: proxy.dropped == 1, "the answer was lost")
-    worker.until("outcomes are written again")
+    worker.until("Redis is back")
     assert successes(look())[handle.id] == 1
     assert len(notes.runs()) == 1
     assert "lease lost" not in worker.text()

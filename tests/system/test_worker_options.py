@@ -43,6 +43,13 @@ def test_burst_ends_when_all_that_is_there_is_done(work, send, look):
     assert (look().backlog, look().consumers) == (0, set())
 
 
+def test_burst_says_what_it_leaves(work, send):
+    send(life.work, 0.0, tags={"gpu"})
+    worker = work(args=["--burst"], ready=False)
+    assert worker.wait() == 0
+    assert "left for other workers, or for later queue=default waiting=1 scheduled=0" in worker.text()
+
+
 def test_burst_with_nothing_to_do_ends_soon(work, look):
     began = time.monotonic()
     assert work(args=["--burst"], ready=False).wait() == 0

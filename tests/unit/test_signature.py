@@ -307,6 +307,7 @@ class TestByName:
             by_name(signature, *args, **kwargs)  # so that the short ways are open
         for args, kwargs, text in [
             ((7,), {}, "missing a required argument: 'to'"),
+            ((7,), {"too": "x", "cc": 1}, "missing a required argument: 'to', and there is no 'too', 'cc'"),
             ((), {"to": "x"}, "missing a required argument: 'order_id'"),
             ((7, "x", 1), {}, "too many positional arguments"),
             ((7, "x"), {"cc": 1}, "got an unexpected keyword argument 'cc'"),

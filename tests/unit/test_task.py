@@ -8,6 +8,7 @@ import inspect
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import pytest
 
@@ -89,6 +90,7 @@ def test_exception_types_of_a_messages_own_policy_are_refused_not_dropped(task):
         task.options(retry=[DEFAULT_RETRY])
 
 
+NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001 - that is what is wrong with it
 WRONG = [
     *({"timeout": wrong} for wrong in (float("nan"), float("inf"), "5", "abc", [], True, -1, 0, 1e-5, 1e15, 10**400)),
     *({"keep": wrong} for wrong in (float("nan"), float("inf"), "5", "abc", [], True, -1, 1e-5, 1e15, 1e300)),
@@ -96,6 +98,7 @@ WRONG = [
     *({"queue": wrong} for wrong in (None, "", 5, "a b", ["a"])),
     *({"priority": wrong} for wrong in (None, "5", 10, -1, 5.0, True)),
     *({"retry": wrong} for wrong in (5, "x", [3], True)),
+    *({"expires": wrong} for wrong in ("5", [], True, -1, 0, 1e-5, NAIVE, datetime(1960, 1, 1, tzinfo=UTC))),
 ]  # fmt: skip
 
 
@@ -256,3 +259,11 @@ def test_a_name_that_is_taken_is_refused_with_both_places(app):
 def test_what_is_no_url_is_refused_at_once(url):
     with pytest.raises(ConfigError, match=r"use redis://host:port/0|url"):
         Streamwork("x", url)
+
+
+def test_a_task_with_options_shows_them(app):
+    @app.task(name="tests.shown", queue="mail")
+    def shown() -> None: ...
+
+    assert repr(shown) == "Task('tests.shown', queue='mail')"
+    assert repr(shown.options(priority=9, wait=3)) == "Task('tests.shown', queue='mail', priority=9, wait=3)"

@@ -1,5 +1,6 @@
 -- Take over marked entries of one lane (rule 16).
--- KEYS  1 lane · 2 returned · 3 suspects · 4 settled
+-- include: unkeep
+-- KEYS  1 lane · 2 returned · 3 suspects · 4 settled · 5 kept · 6 due · 7 due:body · 8 moved · 9 control
 -- ARGV  1 consumer · 2 lane name · 3 most entries (free slots) · 4 from: "returned", or the consumer itself for its audit
 --       (rule 18) with the entries in question behind
 -- Returns  list of {entry, fields or nil where the entry is gone from the stream, delivery count, suspicion or nil}
@@ -8,6 +9,10 @@
 local call = redis.call
 local me, lane, from = ARGV[1], ARGV[2], ARGV[4]
 local found = {}
+local k = {
+  kept = KEYS[5], due = KEYS[6], due_body = KEYS[7], moved = KEYS[8], suspects = KEYS[3], settled = KEYS[4],
+  control = KEYS[9],
+}
 if from == 'returned' then
   found = redis.pcall('XPENDING', KEYS[1], 'workers', '-', '+', ARGV[3], from)
   if found.err then found = {} end
@@ -18,8 +23,7 @@ else
   end
 end
 local out = {}
-for i = 1, #found do
-  local entry = found[i][1]
+local function take_up(entry, delivered)
   local claimed = call('XCLAIM', KEYS[1], 'workers', me, 0, entry)
   -- 6.2 answers a trimmed entry with null and keeps it pending; 7.0 drops it from the list: acknowledge it for both.
   local fields = claimed[1] and claimed[1][2]
@@ -30,7 +34,10 @@ for i = 1, #found do
     redis.pcall('HDEL', KEYS[3], lane .. '/' .. entry)
     redis.pcall('HINCRBY', KEYS[4], lane, 1)
   end
-  out[#out + 1] = {entry, fields or false, found[i][4] + 1, suspicion}
+  out[#out + 1] = {entry, fields or false, delivered + 1, suspicion}
+end
+for i = 1, #found do
+  if not unkeep(k, KEYS[1], lane, found[i][1]) then take_up(found[i][1], found[i][4]) end
 end
 if from == 'returned' and #found < tonumber(ARGV[3]) then redis.pcall('SREM', KEYS[2], lane) end
 return out

@@ -1,7 +1,7 @@
 -- Cancel a task message that waits in due, or ask for it where it is on a lane (rule 25).
 -- include: finish
 -- KEYS  1 due · 2 due:body · 3 cancelled · 4 control · 5 result · 6 counts · 7 reply stream · 8 dead · 9 moved ·
---       10 the lane it was sent to · 11 restoring
+--       10 the lane it was sent to · 11 restoring · 12 kept
 -- ARGV  1 task id · 2 who asks · 3 result record for a cancelled one · 4 keep ms · 5 its first entry, "" = not known ·
 --       6 name of that lane
 -- Returns  "cancelled" (it will not run; also where it was cancelled so before, as when the answer was lost),
@@ -19,7 +19,9 @@ end
 local function is_over(entry)
   if call('EXISTS', KEYS[5]) == 1 or call('ZSCORE', KEYS[8], id) then return true end
   if entry == '' or call('HEXISTS', KEYS[9], id) == 1 then return false end
-  if #call('XRANGE', KEYS[10], entry, entry) == 0 then return true end
+  if #call('XRANGE', KEYS[10], entry, entry) == 0 then
+    return redis.pcall('HEXISTS', KEYS[12], ARGV[6] .. '/' .. entry) ~= 1  -- trimmed, and perhaps still in hand
+  end
   local pending = redis.pcall('XPENDING', KEYS[10], 'workers', entry, entry, 1)
   if pending.err or #pending > 0 then return false end
   -- Its group was lost: whether it has ended is not known before all is restored.

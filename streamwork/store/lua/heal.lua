@@ -1,5 +1,7 @@
 -- Make a lost consumer group anew for what comes, and note what was added before for restore.lua (rule 8).
--- KEYS  1 lane · 2 lanes · 3 low · 4 restoring · 5 control
+-- include: unkeep
+-- KEYS  1 lane · 2 lanes · 3 low · 4 restoring · 5 control · 6 kept · 7 due · 8 due:body · 9 moved · 10 suspects ·
+--       11 settled
 -- ARGV  1 lane name · 2 now ms
 -- Returns  the id behind which everything is looked at again, or "there" if another one was first
 -- Atomic because  what lies behind the group's first id and what is noted as to be restored must meet without a gap.
@@ -36,6 +38,20 @@ else
   -- Nothing is left of the history: after a clock step backwards, new ids would lie below the old mark.
   pcall('HDEL', KEYS[3], ARGV[1])
   pcall('HDEL', KEYS[4], ARGV[1])
+end
+-- What was trimmed under its owner cannot be given back as an entry; below the mark nobody looks for it either.
+local k = {
+  kept = KEYS[6], due = KEYS[7], due_body = KEYS[8], moved = KEYS[9], suspects = KEYS[10], settled = KEYS[11],
+  control = KEYS[5],
+}
+local places = pcall('HKEYS', KEYS[6])
+for i = 1, #places do
+  local entry = string.sub(places[i], 1, #ARGV[1] + 1) == ARGV[1] .. '/' and string.sub(places[i], #ARGV[1] + 2)
+  if entry and low == '0' and #call('XRANGE', KEYS[1], entry, entry) > 0 then
+    call('HDEL', KEYS[6], places[i])
+  elseif entry then
+    unkeep(k, KEYS[1], ARGV[1], entry)
+  end
 end
 local made = pcall('XGROUP', 'CREATE', KEYS[1], 'workers', at, 'MKSTREAM')
 if type(made) == 'table' and made.err then return made end

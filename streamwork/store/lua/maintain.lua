@@ -1,10 +1,15 @@
--- Keep one lane: its place in the list, its low mark, its undelivered count, its history (rules 8, 30, 33).
--- KEYS  1 lane · 2 low · 3 added · 4 settled · 5 lanes · 6 control · 7 restoring
--- ARGV  1 lane name · 2 oldest id that history keeps ("0" = keep all) · 3 most entries trimmed in one call · 4 now ms
+-- Keep one lane: its place in the list, its low mark, its undelivered count, its history (rules 8, 30-33).
+-- KEYS  1 lane · 2 low · 3 added · 4 settled · 5 lanes · 6 control · 7 restoring · 8 kept · 9 nearly full
+-- ARGV  1 lane name · 2 oldest id that history keeps ("0" = keep all) · 3 most entries trimmed in one call · 4 now ms ·
+--       5 most entries and · 6 most bytes of a lane whose pending entries hold history back · 7 ms for which Redis
+--       counts as nearly full (0 = it is not)
 -- Returns  {trimmed, low mark, the first entry above it: what the journal says of that and later ones is still needed}
 -- Atomic because  the cut must lie below the oldest pending and the first undelivered entry at the moment of the trim.
 -- Without its group, or until all of a lost group is restored, nothing of a lane moves.
+-- First write PERSIST, which changes nothing here, so that a full Redis is made room in (rules 3, 32).
 local call = redis.call
+call('PERSIST', KEYS[2])
+if ARGV[7] ~= '0' then redis.pcall('SET', KEYS[9], '1', 'PX', ARGV[7]) end
 local function parts(id)
   local ms, seq = string.match(id, '^(%d+)-(%d+)$')
   if not ms then return string.match(id, '^(%d+)$'), '0' end
@@ -38,9 +43,47 @@ end
 if not last or type(redis.pcall('HGET', KEYS[7], ARGV[1])) == 'string' then
   return {0, before or '', first_above(before or '0')}
 end
+
+-- Copy what a pending entry holds, so that its entry can go (rule 31); false where nobody could run it from the copy.
+local function keep(place, entry)
+  local found = call('XRANGE', KEYS[1], entry, entry)
+  if #found == 0 then return true end  -- gone already
+  local field = {a = '1,0,0,1,0'}
+  for i = 1, #found[1][2], 2 do field[found[1][2][i]] = found[1][2][i + 1] end
+  local is_ours, message = pcall(cmsgpack.unpack, field.d or '')
+  local id = is_ours and type(message) == 'table' and message[2]
+  if type(id) ~= 'string' or not string.find(id, '^%x+$') then return false end
+  return type(redis.pcall('HSET', KEYS[8], place, id .. '\n' .. field.a .. '\n' .. field.d)) == 'number'
+end
+local MOST_COPIED = 100
+local function first_that_holds_back(may_copy)
+  local from, copied = '-', 0
+  while true do
+    local rows = call('XPENDING', KEYS[1], 'workers', from, '+', 200)
+    for i = 1, #rows do
+      local entry = rows[i][1]
+      local place = ARGV[1] .. '/' .. entry
+      if redis.pcall('HEXISTS', KEYS[8], place) ~= 1 then
+        if not may_copy or copied == MOST_COPIED or not less(entry, ARGV[2]) or not keep(place, entry) then
+          return entry
+        end
+        copied = copied + 1
+      end
+    end
+    if #rows < 200 then return nil end
+    from = '(' .. rows[#rows][1]
+  end
+end
+local oldest = pending > 0 and call('XPENDING', KEYS[1], 'workers')[2]
+if oldest then
+  -- How much of this is younger than retention does not matter: the copy of a few bodies is all that it costs.
+  local is_large = ARGV[2] ~= '0' and less(oldest, ARGV[2]) and (call('XLEN', KEYS[1]) > tonumber(ARGV[5])
+    or (tonumber(redis.pcall('MEMORY', 'USAGE', KEYS[1])) or 0) > tonumber(ARGV[6]))
+  if is_large or redis.pcall('HLEN', KEYS[8]) ~= 0 then oldest = first_that_holds_back(is_large) end
+end
 local low = last
-if pending > 0 then
-  local ms, seq = parts(call('XPENDING', KEYS[1], 'workers')[2])
+if oldest then
+  local ms, seq = parts(oldest)
   if seq ~= '0' then low = ms .. '-' .. string.format('%.0f', seq - 1)
   else low = string.format('%.0f', ms - 1) .. '-18446744073709551615' end
 end

@@ -1,11 +1,12 @@
 -- Settle many deliveries of one queue, each at most once (rules 20-23).
 -- include: finish
 -- KEYS  1 settled · 2 counts · 3 journal · 4 due · 5 due:body · 6 dead · 7 dead:body · 8 moved · 9 suspects · 10 cancelled ·
---       11 control · 12 settle mark · then the lanes in use · the reply streams in use · one result key per item
+--       11 control · 12 settle mark · then the lanes in use · the reply streams in use · one result key per item ·
+--       kept · nearly full
 -- ARGV  1 consumer · 2 lanes · 3 reply streams · 4 length of a result key before the id · 5 settle mark's life ms ·
 --       lane names · then per item:
 --       op and flags · lane's position · entry · delivery count · journal record, and after that by op:
---         S K C (success, skip, cancel): result record · keep ms · reply's position or 0
+--         S K C E (success, skip, cancel, expiry): result record · keep ms · reply's position or 0
 --         D (dead):  result record · keep ms · reply's position or 0 · died-at ms · dead letter
 --         R (retry): run-at ms · body for due
 --       flags behind the op: m = it was promoted once · s = it is a suspect · ! = check the message too (rule 22)
@@ -14,10 +15,10 @@
 -- Atomic because  the gate, the outcome and the next state must appear together, or a second owner commits too.
 -- Cost  O(items). First write XACK, so it works at maxmemory (rule 3). The first pass only reads and converts (rule 21).
 local call = redis.call
-local k = {moved = KEYS[8], suspects = KEYS[9], cancelled = KEYS[10]}
+local k = {moved = KEYS[8], suspects = KEYS[9], cancelled = KEYS[10], kept = KEYS[#KEYS - 1]}
 local consumer, lanes, replies, cut = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local SIZE = {S = 8, K = 8, C = 8, D = 10, R = 7}
-local STATE = {S = 'succeeded', K = 'skipped', C = 'cancelled', D = 'dead', R = 'retried'}
+local SIZE = {S = 8, K = 8, C = 8, E = 8, D = 10, R = 7}
+local STATE = {S = 'succeeded', K = 'skipped', C = 'cancelled', E = 'expired', D = 'dead', R = 'retried'}
 -- Larger whole numbers lose digits, and to Lua "inf" is a number.
 local MOST = 9007199254740991
 local LAST_ID = '18446744073709551615'
@@ -63,20 +64,31 @@ while at <= #ARGV do
   items[#items + 1] = item
   at = at + SIZE[op]
 end
-if #KEYS ~= 12 + lanes + replies + #items then error('SETTLE-ARGS ' .. #KEYS .. ' keys for ' .. #items .. ' items') end
+if #KEYS ~= 14 + lanes + replies + #items then error('SETTLE-ARGS ' .. #KEYS .. ' keys for ' .. #items .. ' items') end
 if uses.R then must_be(KEYS[4], 'zset') must_be(KEYS[5], 'hash') end
 if uses.D then must_be(KEYS[6], 'zset') must_be(KEYS[7], 'hash') end
 if uses.flags then must_be(k.moved, 'hash') end
 -- A suspicion may have come after the read, and so may a cancel; each is freed by whoever ends the message.
 local has_marks, has_suspects = call('HLEN', k.cancelled) > 0, call('HLEN', k.suspects) > 0
+local has_kept = redis.pcall('HLEN', k.kept)
+has_kept = type(has_kept) == 'number' and has_kept > 0
+-- Of a large result only the end is told while Redis is nearly full (rule 32); 193 begins no value.
+local is_nearly_full = call('EXISTS', KEYS[#KEYS]) == 1
+local function recorded(op, record)
+  if not is_nearly_full or op ~= 'S' or #record <= 1024 then return record end
+  return string.match(record, '^[^\n]*\n[^\n]*\n') .. '\193dropped: memory'
+end
 
 local function is_owner(stream, entry, count)
   local p = redis.pcall('XPENDING', stream, 'workers', entry, entry, 1, consumer)
   return not p.err and #p == 1 and p[1][4] == count
 end
-local function holds(stream, entry, id)
+local function holds(stream, entry, id, place)
   local found = call('XRANGE', stream, entry, entry)
-  if #found == 0 then return false end
+  if #found == 0 then
+    local copy = redis.pcall('HGET', k.kept, place)
+    return type(copy) == 'string' and string.sub(copy, 1, #id + 1) == id .. '\n'
+  end
   for f = 1, #found[1][2], 2 do
     if found[1][2][f] == 'd' then return string.find(found[1][2][f + 1], id, 1, true) ~= nil end
   end
@@ -106,29 +118,32 @@ for n = 1, #items do
   local careful = flags and find(flags, '!', 1, true)
   local mine = true
   if op == 'R' or op == 'D' or careful then mine = is_owner(stream, entry, item.count) end
-  if mine and careful then mine = holds(stream, entry, id) end
+  if mine and careful then mine = holds(stream, entry, id, ARGV[5 + item.lane] .. '/' .. entry) end
   if mine and call('XACK', stream, 'workers', entry) == 1 then
     settled[item.lane] = (settled[item.lane] or 0) + 1
     tally[op] = (tally[op] or 0) + 1
-    local place = has_suspects and (ARGV[5 + item.lane] .. '/' .. entry)
+    local place = (has_suspects or has_kept) and (ARGV[5 + item.lane] .. '/' .. entry)
     local was_moved = flags and find(flags, 'm', 1, true)
     if op == 'R' then
       call('ZADD', KEYS[4], item.run_at, id)
       call('HSET', KEYS[5], id, ARGV[a + 6])
       retried[id] = item.run_at
-      finish(k, id, place, was_moved, has_suspects, false)
+      finish(k, id, place, was_moved, has_suspects, false, has_kept)
     else
-      if item.keep > 0 then call('SET', result, ARGV[a + 5], 'PX', item.keep) end
+      local record = recorded(op, ARGV[a + 5])
+      if item.keep > 0 then call('SET', result, record, 'PX', item.keep) end
       if op == 'D' then
         call('ZADD', KEYS[6], item.died_at, id)
         call('HSET', KEYS[7], id, ARGV[a + 9])
       end
       if item.reply > 0 then
         -- Small results ride along, which saves the waiter a round trip; 4 KB because a reply stream holds 10,000.
-        local value = #ARGV[a + 5] <= 4096 and ARGV[a + 5] or ''
+        local value = #record <= 4096 and record or ''
         redis.pcall('XADD', KEYS[12 + lanes + item.reply], 'NOMKSTREAM', 'MAXLEN', '~', 10000, '*', 'i', id, 'v', value)
       end
-      if was_moved or has_suspects or has_marks then finish(k, id, place, was_moved, has_suspects, has_marks) end
+      if was_moved or has_suspects or has_marks or has_kept then
+        finish(k, id, place, was_moved, has_suspects, has_marks, has_kept)
+      end
     end
     call('XADD', KEYS[3], '*', 'j', ARGV[a + 4])
   else

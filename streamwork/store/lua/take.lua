@@ -1,5 +1,7 @@
 -- Mark a dead consumer's entries of one lane for adoption, in place (rules 15, 17).
--- KEYS  1 lane · 2 returned · 3 control · 4 bell · 5 grace · 6 alive · 7 consumers · 8 suspects
+-- include: unkeep
+-- KEYS  1 lane · 2 returned · 3 control · 4 bell · 5 grace · 6 alive · 7 consumers · 8 suspects · 9 kept · 10 due ·
+--       11 due:body · 12 moved · 13 settled
 -- ARGV  1 consumer · 2 lane name · 3 most entries · 4 mode: reap (checked here), dead (its own supervisor says so) or
 --       leave (it stopped in order) · 5 evidence · then the entries it had started, for mode dead
 -- Returns  entries marked (call again while it answers the most), -1 in grace, -2 it is alive
@@ -7,6 +9,10 @@
 -- Cost  O(entries). First write HDEL, so it works at maxmemory (rule 3).
 local call = redis.call
 local consumer, lane, mode = ARGV[1], ARGV[2], ARGV[4]
+local k = {
+  kept = KEYS[9], due = KEYS[10], due_body = KEYS[11], moved = KEYS[12], suspects = KEYS[8], settled = KEYS[13],
+  control = KEYS[3],
+}
 if mode == 'reap' then
   if call('EXISTS', KEYS[5]) == 1 then return -1 end
   if call('EXISTS', KEYS[6]) == 1 then return -2 end
@@ -17,6 +23,7 @@ local started = {}
 for i = 6, #ARGV do started[ARGV[i]] = true end
 local found = redis.pcall('XPENDING', KEYS[1], 'workers', '-', '+', ARGV[3], consumer)
 if found.err then return 0 end
+local moved = 0
 for i = 1, #found do
   local entry = found[i][1]
   local blamed = mode == 'dead' and started[entry]
@@ -29,9 +36,13 @@ for i = 1, #found do
     if blamed then crashes = crashes + 1 else lost = lost + 1 end
     redis.pcall('HSET', KEYS[8], place, string.format('%d,%d,%s', crashes, lost, ARGV[5]))
   end
-  local claimed = call('XCLAIM', KEYS[1], 'workers', 'returned', 0, entry, 'TIME', 1, 'JUSTID')
-  -- 7.0 drops an entry here that is gone from the stream: nobody will settle it and free this.
-  if #claimed == 0 then redis.pcall('HDEL', KEYS[8], lane .. '/' .. entry) end
+  local copy = unkeep(k, KEYS[1], lane, entry)
+  if copy ~= 'stays' then moved = moved + 1 end
+  if not copy then
+    local claimed = call('XCLAIM', KEYS[1], 'workers', 'returned', 0, entry, 'TIME', 1, 'JUSTID')
+    -- 7.0 drops an entry here that is gone from the stream: nobody will settle it and free this.
+    if #claimed == 0 then redis.pcall('HDEL', KEYS[8], lane .. '/' .. entry) end
+  end
 end
 if #found > 0 then
   -- They have moved: whatever else stands under the keys that only tell of it must not turn that into an error.
@@ -39,4 +50,4 @@ if #found > 0 then
   redis.pcall('XADD', KEYS[3], 'MAXLEN', '~', 1000, '*', 'e', 'returned', 'v', lane)
   if redis.pcall('LLEN', KEYS[4]) == 0 then redis.pcall('RPUSH', KEYS[4], '1') end
 end
-return #found
+return moved

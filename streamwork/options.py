@@ -1,0 +1,96 @@
+"""Options of tasks and messages: their names, what they may be, and what a wrong one is told."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, Literal, TypedDict, cast
+
+from streamwork.errors import ConfigError
+from streamwork.model.lane import DEFAULT_PRIORITY
+from streamwork.model.policy import DEFAULT_RETRY, Retry, RetryRule
+from streamwork.model.span import Seconds, milliseconds
+from streamwork.store.keys import checked_name
+
+
+class _Options(TypedDict, total=False):
+    queue: str
+    tags: Iterable[str]
+    priority: int
+    timeout: Seconds | None
+    keep: Seconds | None
+    expires: Seconds | datetime | None
+
+
+class MessageOptions(_Options, total=False):
+    """Options of `task.options`; times are seconds as float or timedelta.
+
+    Attributes:
+        queue: Queue name.
+        tags: What a worker must offer.
+        priority: 0 (last) – 9 (first).
+        timeout: Time limit of one run, a millisecond or longer; None = none.
+        keep: Retention of the result; 0 = keep none; None = the app's.
+        retry: A Retry for every exception, or None: the first failure is the last.
+        wait: How long an enqueue tries while Redis is away or full, 0 – 9e9; None = ``client.send_timeout_s`` while
+            it is away, and not at all while it is full.
+        delay: Runs so long after it was sent, and never sooner; 0 = now.
+        run_at: Runs at this instant, a datetime with a time zone, and never sooner; in the past = now.
+        expires: What has not begun so long after it was sent, or by this datetime, does not begin; None = whenever.
+    """
+
+    retry: Retry | None
+    wait: Seconds | None
+    delay: Seconds
+    run_at: datetime
+
+
+class TaskOptions(_Options, total=False):
+    """Options of `@app.task`: those of `MessageOptions`, and more.
+
+    Attributes:
+        name: Task name; None = module and function.
+        retry: A Retry, a list of them (the first that fits counts) or None.
+        executor: ``thread`` or ``process`` for sync bodies.
+    """
+
+    name: str | None
+    retry: RetryRule
+    executor: Literal["thread", "process"]
+
+
+MESSAGE_OPTIONS = frozenset(
+    {"queue", "tags", "priority", "retry", "timeout", "keep", "expires", "wait", "delay", "run_at"}
+)
+TASK_OPTIONS = MESSAGE_OPTIONS - {"wait", "delay", "run_at"} | {"name", "executor"}
+DEFAULTS: Mapping[str, Any] = {
+    "queue": "default", "tags": (), "priority": DEFAULT_PRIORITY, "retry": DEFAULT_RETRY, "timeout": None, "keep": None,
+}  # fmt: skip
+TIMES = frozenset({"delay", "run_at", "expires"})
+
+
+def tags_of(tags: object) -> frozenset[str]:
+    """Return tags as a set; raises ConfigError."""
+    if isinstance(tags, (str, bytes)) or not isinstance(tags, Iterable):
+        raise ConfigError(f"tags={tags!r}: give a set of texts")
+    return frozenset([checked_name("tag", tag) for tag in tags])
+
+
+def limit_s(value: Seconds | None) -> float | None:
+    """Return a time limit in seconds, None = none; raises ConfigError."""
+    if value is None:
+        return None
+    limit_ms = milliseconds(value, "timeout")
+    if not limit_ms:
+        raise ConfigError("timeout=0: use None for no limit")
+    return limit_ms / 1000
+
+
+def check_options(options: object, allowed: frozenset[str], where: str) -> None:
+    """Raise ConfigError for an unknown option, naming the nearest one."""
+    for name in cast(dict[str, Any], options):
+        if name not in allowed:
+            close = difflib.get_close_matches(name, allowed, 1)
+            hint = f": did you mean {close[0]!r}?" if close else f"; there are {', '.join(sorted(allowed))}"
+            raise ConfigError(f"{where}: unknown option {name!r}{hint}")

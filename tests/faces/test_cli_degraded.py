@@ -1,0 +1,105 @@
+"""What `status`, `workers` and `doctor` say of what goes on, but not as it should."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import pytest
+
+from streamwork.clock import SYSTEM_CLOCK
+from streamwork.store.commands import plain
+from streamwork.store.keys import QueueKeys
+from tests.helpers import body_of, seed, wait_until
+
+
+@pytest.fixture
+def keys(namespace):
+    return QueueKeys(namespace, "default")
+
+
+def degraded(project, *more):
+    """Return (name, verdict, found) of what `status` says."""
+    done = project.run("status", "--json", *more)
+    assert done.status == 0, done
+    return [(each["name"], each["verdict"], each["found"]) for each in done.json["degraded"]]
+
+
+def test_all_is_well_with_a_worker_that_claims(project, worker):
+    started = worker()
+    wait_until(lambda: project.run("workers", "--json").json[0]["claimed_at_ms"], "its first claim is told", 10)
+    assert degraded(project) == []
+    text = project.run("workers").out
+    assert "last claim" in text
+    assert " ago" in text
+    assert f"-{started.pid} " in text  # the supervisor's, which its log names
+
+
+def test_a_worker_that_lives_and_does_not_claim(project, driver, keys):
+    driver.run(plain("HSET", keys.consumers, "c1", json.dumps({"worker": "web1-7-abc", "host": "web1", "pid": 8})))
+    driver.run(plain("SET", keys.alive("c1"), SYSTEM_CLOCK.now_ms() - 95_000, "PX", 60_000))
+    ((name, verdict, found),) = degraded(project)
+    assert (name, verdict) == ("workers", "warning")
+    assert found.startswith("worker web1-7 is alive and has claimed no work for 95 s (process 8)")
+    assert "has claimed no work" in project.run("doctor").out
+    driver.run(plain("UNLINK", keys.consumers))
+
+
+def test_a_worker_that_is_silent_and_holds_work(project, worker):
+    started = worker(settings={"liveness.ttl_s": 1})
+    project.run("enqueue", "nap", "60")
+    wait_until(lambda: project.run("workers", "--json").json[0]["in_hand"] == 1, "the worker has it")
+    started.kill()
+    wait_until(lambda: degraded(project), "its liveness to lapse")
+    names = {name: found for name, _, found in degraded(project)}
+    assert names["workers"] == f"worker {socket.gethostname()}-{started.pid} gives no sign of life and holds 1"
+
+
+def test_a_lost_group_and_what_comes_back_of_it(project, driver, keys):
+    seed(driver, keys, body_of("t"))
+    driver.run(plain("XGROUP", "DESTROY", keys.lane("1:"), "workers"))
+    assert degraded(project) == [("data", "failure", "queue default lost the consumer group of 1 lane(s)")]
+    assert project.run("doctor", "--json").status == 1
+    driver.run(plain("XGROUP", "CREATE", keys.lane("1:"), "workers", "0"))
+    driver.run(plain("HSET", keys.restoring, "1:", "0-0 1-1 1"))
+    ((_, verdict, found),) = degraded(project)
+    assert verdict == "warning"
+    assert "coming back" in found
+    driver.run(plain("UNLINK", keys.restoring))
+
+
+def test_messages_whose_task_nobody_knows(project, worker, driver, keys):
+    worker()
+    seed(driver, keys, body_of("other.resize"), body_of("other.resize"))
+    text = "2 of task other.resize wait in queue default: no worker that was offered them knows it"
+    wait_until(lambda: degraded(project) == [("unknown", "warning", text)], lambda: project.run("status").out)
+    assert text in project.run("doctor").out
+
+
+def test_dead_letters_and_finished_work_in_files(project, worker, redis_url):
+    worker()
+    project.run("enqueue", "boom", "milk", "--wait")
+    spool = project.folder / ".streamwork" / "spool"
+    spool.mkdir(parents=True)
+    (spool / "one.spool").write_bytes(b"")
+    checks = {check["name"]: check for check in project.run("doctor", "--json").json["checks"]}
+    assert checks["dead"]["found"] == "1 dead letter in queue default"
+    assert (checks["spool"]["verdict"], checks["spool"]["found"][:6]) == ("warning", "1 file")
+
+
+def test_a_redis_that_is_nearly_full(project, server):
+    full = server("--maxmemory", "8mb", "--maxmemory-policy", "noeviction")
+    while int(_memory(full)["used_memory"]) < 0.9 * 8 * 1_048_576:
+        full.run("APPEND", "ballast", "x" * 50_000)
+    names = [name for name, _, _ in degraded(project, "--url", full.url)]
+    assert names == ["memory"]
+
+
+def _memory(server):
+    rows = server.run("INFO", "memory").decode().splitlines()
+    return dict(row.split(":", 1) for row in rows if ":" in row)
+
+
+def test_what_never_ran_has_no_run(project):
+    task_id = project.run("enqueue", "add", "1").out.strip()
+    assert "\nrun " not in project.run("tasks", "show", task_id).out

@@ -1,0 +1,64 @@
+"""`options(wait=...)`: an enqueue bears a Redis that is away or full as long as it is told to, and no longer."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamwork.errors import StoreFull, StoreUnavailable
+from streamwork.store.commands import plain
+from tests.helpers import wait_until
+from tests.redis.kit import later, outgoing, stored, sync_sender, with_async_sender
+
+
+def test_an_enqueue_waits_as_long_as_it_is_told_while_redis_is_full(own, own_keys, server):
+    sender, message = sync_sender(server.url), outgoing()
+    own.run(plain("CONFIG", "SET", "maxmemory", 1))
+    with pytest.raises(StoreFull):
+        sender.line().send(own_keys, (outgoing(),))
+    with pytest.raises(StoreFull):
+        sender.line().send(own_keys, (outgoing(),), 0.2)
+    waiting = later(sender.line().send, own_keys, (message,), 60.0)
+    wait_until(lambda: refusals(own) > 3, "it was refused again and again")
+    assert stored(own, own_keys) == []
+    own.run(plain("CONFIG", "SET", "maxmemory", 0))
+    assert len(waiting()) == 1
+    assert stored(own, own_keys) == [message.task_id]
+
+
+def test_on_a_loop_those_who_wait_hold_up_nobody_else(own, own_keys, server):
+    patient, hasty = outgoing(), outgoing()
+
+    async def body(sender):
+        own.run(plain("CONFIG", "SET", "maxmemory", 1))
+        waiting = sender.send(own_keys, patient, 60.0)
+        with pytest.raises(StoreFull):
+            await sender.send(own_keys, hasty)
+        assert not waiting.done()
+        own.run(plain("CONFIG", "SET", "maxmemory", 0))
+        return await waiting
+
+    assert with_async_sender(server.url, body)
+    assert stored(own, own_keys) == [patient.task_id]
+
+
+def test_a_bulk_waits_as_long_as_it_is_told(own, own_keys, server):
+    sender, messages = sync_sender(server.url), [outgoing() for _ in range(4)]
+    own.run(plain("CONFIG", "SET", "maxmemory", 1))
+    chunks = [(own_keys, messages[:2], None), (own_keys, messages[2:], None)]
+    waiting = later(lambda: list(sender.send_chunks(iter(chunks), 60.0)))
+    wait_until(lambda: refusals(own) > 3, "it was refused again and again")
+    own.run(plain("CONFIG", "SET", "maxmemory", 0))
+    assert [len(entries) for _, entries in waiting()] == [2, 2]
+    assert stored(own, own_keys) == [message.task_id for message in messages]
+
+
+def test_an_enqueue_waits_as_long_as_it_is_told_while_redis_is_away(own, own_keys, server):
+    sender = sync_sender("redis://127.0.0.1:1/0", send_timeout_s=60.0)
+    with pytest.raises(StoreUnavailable):
+        sender.line().send(own_keys, (outgoing(),), 0.1)
+
+
+def refusals(driver):
+    """Return how many commands the server has refused for want of memory."""
+    rows = driver.run(plain("INFO", "errorstats")).decode().splitlines()
+    return sum(int(row.rpartition("count=")[2]) for row in rows if row.startswith("errorstat_OOM"))
