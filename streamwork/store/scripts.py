@@ -191,26 +191,11 @@ def take(
     started: Sequence[Arg] = (),
 ) -> Command[int]:
     """Mark a consumer's entries of a lane for adoption; see take.lua for the modes and answers."""
-    return call_script(
-        TAKE,
-        (
-            keys.lane(lane),
-            keys.returned,
-            keys.control,
-            keys.bell(lane),
-            keys.grace,
-            keys.alive(consumer),
-            keys.consumers,
-            keys.suspects,
-            keys.kept,
-            keys.due,
-            keys.due_body,
-            keys.moved,
-            keys.settled,
-        ),
-        (consumer, lane, most, mode, evidence, *started),
-        int,
-    )
+    used = (
+        keys.lane(lane), keys.returned, keys.control, keys.bell(lane), keys.grace, keys.alive(consumer), keys.consumers,
+        keys.suspects, keys.kept, keys.due, keys.due_body, keys.moved, keys.settled, keys.pulse,
+    )  # fmt: skip
+    return call_script(TAKE, used, (consumer, lane, most, mode, evidence, *started), int)
 
 
 def release(keys: QueueKeys, lane: str, consumer: str, entries: Sequence[tuple[bytes, int]]) -> Command[int]:

@@ -164,7 +164,7 @@ class Reaper(Service):
                     scripts.take(self._queue.keys, lane, consumer, mode="reap", evidence=f"worker {consumer} vanished")
                 )
                 if answer < 0:
-                    return  # in grace, or it is alive after all
+                    return  # in grace, the pulse has lapsed since, or it is alive after all
                 marked += answer
                 if answer < 100:
                     break

@@ -95,6 +95,13 @@ def hand_over(driver, keys, delivery, consumer):
     return delivery._replace(consumer=consumer, count=adopted.delivered)
 
 
+def take(driver, keys, consumer="w1", mode="reap", **options):
+    """Take a consumer's entries as the reaper on duty does, whose pulse is there."""
+    if not driver.run(plain("EXISTS", keys.pulse)):
+        driver.run(plain("SET", keys.pulse, "reaper", "PX", 60_000))
+    return driver.run(scripts.take(keys, LANE, consumer, mode=mode, **options))
+
+
 def journal(delivery, op):
     """Return the journal record of an end."""
     return encode_record(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from streamwork.store import scripts
 from streamwork.store.commands import plain
-from tests.redis.kit import dump, full
+from tests.redis.kit import dump, full, take
 
 
 def test_a_living_one_is_ok(driver, keys):
@@ -23,7 +23,7 @@ def test_one_whose_key_lapsed_and_whom_nobody_took_is_revived(driver, keys):
 def test_one_who_was_taken_is_fenced_and_stays_dead(driver, keys, namespace):
     driver.run(scripts.register(keys, "w1", b"", 1000))
     driver.run(plain("DEL", keys.alive("w1")))
-    assert driver.run(scripts.take(keys, "1:", "w1", mode="reap")) == 0
+    assert take(driver, keys) == 0
     before = dump(driver, namespace)
     assert driver.run(scripts.revive(keys, "w1", 5000)) == "fenced"
     assert dump(driver, namespace) == before

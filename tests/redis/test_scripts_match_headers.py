@@ -15,7 +15,7 @@ from streamwork.store.scheduling import schedule
 from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.sync_driver import SyncDriver
 from tests.helpers import body_of, seed
-from tests.redis.kit import LANE, deliver, end, outgoing, put, read
+from tests.redis.kit import LANE, deliver, end, outgoing, put, read, take
 
 HIGH = "9:gpu"
 
@@ -224,9 +224,9 @@ def walk_faults(driver, keys):
     held = deliver(driver, keys, "w1", 4)
     driver.run(plain("XDEL", keys.lane(LANE), held[0].entry))
     driver.run(scripts.release(keys, LANE, "w1", [(held[1].entry, 1)]))
-    driver.run(scripts.take(keys, LANE, "w1", mode="reap"))
+    take(driver, keys)
     driver.run(plain("DEL", keys.grace, keys.alive("w1")))
-    driver.run(scripts.take(keys, LANE, "w1", mode="reap"))
+    take(driver, keys)
     assert driver.run(scripts.revive(keys, "w1", 1000)) == "fenced"
     driver.run(plain("HSET", keys.consumers, "w1", ""))
     assert driver.run(scripts.revive(keys, "w1", 1000)) == "revived"

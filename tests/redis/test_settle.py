@@ -26,6 +26,7 @@ from tests.redis.kit import (
     read,
     settle,
     signals,
+    take,
 )
 
 OPS = "SKCDR"
@@ -392,7 +393,7 @@ def test_a_retry_frees_its_place_and_keeps_the_cancel_mark(driver, keys):
 
 def test_a_suspicion_that_the_settling_one_does_not_know_of_is_freed(driver, keys):
     (zombie,) = deliver(driver, keys, "w1")
-    driver.run(scripts.take(keys, LANE, "w1", mode="reap", evidence="vanished"))
+    take(driver, keys, evidence="vanished")
     assert state_of(driver, keys).suspects
     assert settle(driver, keys, zombie)
     assert state_of(driver, keys).suspects == {}

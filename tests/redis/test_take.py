@@ -7,11 +7,7 @@ import pytest
 from streamwork.store import scripts
 from streamwork.store.commands import plain
 from tests.helpers import state_of
-from tests.redis.kit import LANE, bell, deliver, dump, full, owners, read, signals
-
-
-def take(driver, keys, consumer="w1", mode="reap", **options):
-    return driver.run(scripts.take(keys, LANE, consumer, mode=mode, **options))
+from tests.redis.kit import LANE, bell, deliver, dump, full, owners, read, signals, take
 
 
 def test_the_entries_of_a_dead_one_are_marked_announced_and_rung_for(driver, keys):
@@ -41,6 +37,7 @@ def test_order_place_and_count_are_kept(driver, keys):
 def test_the_living_is_not_taken(driver, keys, namespace):
     driver.run(scripts.register(keys, "w1", b"", 60_000))
     deliver(driver, keys, "w1")
+    driver.run(plain("SET", keys.pulse, "reaper", "PX", 60_000))
     before = dump(driver, namespace)
     assert take(driver, keys) == -2
     assert dump(driver, namespace) == before
@@ -49,8 +46,19 @@ def test_the_living_is_not_taken(driver, keys, namespace):
 def test_nobody_is_taken_in_grace(driver, keys, namespace):
     deliver(driver, keys, "w1")
     driver.run(plain("SET", keys.grace, "1", "PX", 60_000))
+    driver.run(plain("SET", keys.pulse, "reaper", "PX", 60_000))
     before = dump(driver, namespace)
     assert take(driver, keys) == -1
+    assert dump(driver, namespace) == before
+
+
+def test_nobody_is_taken_where_the_pulse_has_lapsed_since_the_reapers_look(driver, keys, namespace):
+    deliver(driver, keys, "w1")
+    driver.run(scripts.pulse(keys, "reaper", 60_000, 60_000, 1000))
+    driver.run(plain("DEL", keys.grace))  # it is over, and all goes on
+    driver.run(plain("DEL", keys.pulse, keys.alive("w1")))  # the clock is set forward, in the middle of a look
+    before = dump(driver, namespace)
+    assert driver.run(scripts.take(keys, LANE, "w1", mode="reap")) == -1
     assert dump(driver, namespace) == before
 
 
@@ -123,6 +131,7 @@ def test_a_live_owner_that_reads_on_keeps_the_new_ones(driver, keys):
 
 def test_it_works_when_redis_is_full(own, own_keys):
     (delivery,) = deliver(own, own_keys, "w1")
+    own.run(plain("SET", own_keys.pulse, "reaper", "PX", 60_000))
     with full(own):
         assert take(own, own_keys) == 1
         (adopted,) = own.run(scripts.adopt(own_keys, LANE, "w2", 1))

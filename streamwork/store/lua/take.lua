@@ -1,10 +1,10 @@
 -- Mark a dead consumer's entries of one lane for adoption, in place (rules 15, 17).
 -- include: unkeep
 -- KEYS  1 lane · 2 returned · 3 control · 4 bell · 5 grace · 6 alive · 7 consumers · 8 suspects · 9 kept · 10 due ·
---       11 due:body · 12 moved · 13 settled
+--       11 due:body · 12 moved · 13 settled · 14 pulse
 -- ARGV  1 consumer · 2 lane name · 3 most entries · 4 mode: reap (checked here), dead (its own supervisor says so) or
 --       leave (it stopped in order) · 5 evidence · then the entries it had started, for mode dead
--- Returns  entries marked (call again while it answers the most), -1 in grace, -2 it is alive
+-- Returns  entries marked (call again while it answers the most), -1 in grace or without a pulse, -2 it is alive
 -- Atomic because  the owner check and the move must be one, or a live owner loses an entry.
 -- Cost  O(entries). First write HDEL, so it works at maxmemory (rule 3).
 local call = redis.call
@@ -16,6 +16,9 @@ local k = {
 if mode == 'reap' then
   if call('EXISTS', KEYS[5]) == 1 then return -1 end
   if call('EXISTS', KEYS[6]) == 1 then return -2 end
+  -- A stall or a step of the clock since the reaper renewed its pulse has ended the lives of all, and no look has
+  -- given grace yet. The pulse is shorter than what is left of a life that is being renewed, so it is gone too.
+  if call('EXISTS', KEYS[14]) == 0 then return -1 end
 end
 redis.pcall('HDEL', KEYS[7], consumer)
 call('DEL', KEYS[6])

@@ -24,14 +24,14 @@ from tests.apps import faults
 from tests.faults.living.kit import CONFIG, facts_of, must_fail, on_loop, owners_of
 from tests.faults.unguarded import module_without
 from tests.helpers import await_until
-from tests.redis.kit import LANE, deliver, put
+from tests.redis.kit import LANE, deliver, put, take
 from tests.runtime.kit import FakeMember
 
 
 def who_registers_is_not_taken(driver, keys):
     driver.run(scripts.register(keys, "w1", b"", 60_000))
     deliver(driver, keys, "w1")
-    driver.run(scripts.take(keys, LANE, "w1", mode="reap"))
+    take(driver, keys, "w1")
     assert owners_of(driver, keys) == {"w1": 1}, "a consumer that has just registered is taken for dead"
 
 
@@ -80,7 +80,7 @@ def the_declared_dead_are_told(url, driver, keys):
         deliver(driver, keys, name)
         driver.run(plain("DEL", keys.alive(name)))
     taken, late = members.values()
-    driver.run(scripts.take(keys, LANE, "taken", mode="reap"))
+    take(driver, keys, "taken")
     on_loop(url, lambda own: Beat(own, CONFIG, [facts_of(keys)], members).tick())
     assert taken.told == ["fenced"], "a consumer whose work was given away lives on"
     assert late.told == ["beaten"], "a consumer that nobody took is declared dead"

@@ -26,7 +26,7 @@ from streamwork.worker.slot_table import SlotTable
 from tests.faults.living.kit import CONFIG, facts_of, must_fail, on_loop, owners_of
 from tests.faults.unguarded import module_without
 from tests.helpers import body_of, seed, state_of, wait_until
-from tests.redis.kit import LANE, bell, deliver, put, read, signals
+from tests.redis.kit import LANE, bell, deliver, put, read, signals, take
 from tests.runtime.kit import Bench
 
 BLOCKING = load({"liveness.ttl_s": 1.0, "worker.block_s": 20}, environ={}).config
@@ -78,7 +78,7 @@ def nobody_is_taken_because_redis_stood_still(server, driver, life=settings.Live
     time.sleep(1.1 * times.ttl_s)  # the stall itself: longer than a life, so every beat is late
     os.kill(server.pid, signal.SIGCONT)
     driver.run(scripts.pulse(keys, "reaper", times.pulse_ms, times.ttl_ms, times.near_ms))
-    driver.run(scripts.take(keys, LANE, "w1", mode="reap"))
+    take(driver, keys, "w1")
     assert owners_of(driver, keys) == {"w1": 1}, "a live worker was taken because Redis stood still"
     assert driver.run(scripts.revive(keys, "w1", times.ttl_ms)) == "revived"
 
@@ -126,7 +126,7 @@ def test_without_pause_and_grace_it_does_not_wait(redis_url, unguarded, keys):
 def the_living_are_not_taken(driver, keys):
     driver.run(scripts.register(keys, "w1", b"", 60_000))
     deliver(driver, keys, "w1")
-    driver.run(scripts.take(keys, LANE, "w1", mode="reap"))
+    take(driver, keys, "w1")
     assert owners_of(driver, keys) == {"w1": 1}, "a live worker was taken"
 
 
@@ -141,7 +141,7 @@ def test_without_a_look_at_their_life_they_are(unguarded, keys):
 def only_what_the_dead_own_is_moved(driver, keys):
     deliver(driver, keys, "dead", 2)
     deliver(driver, keys, "w2", 2)
-    driver.run(scripts.take(keys, LANE, "dead", mode="reap"))
+    take(driver, keys, "dead")
     assert owners_of(driver, keys) == {"returned": 2, "w2": 2}, "a reaper took from a live owner"
 
 
@@ -155,7 +155,7 @@ def test_without_the_owner_check_the_living_lose_theirs(unguarded, keys):
 
 def a_zombie_gives_nothing_back(driver, keys):
     (old,) = deliver(driver, keys, "zombie")
-    driver.run(scripts.take(keys, LANE, "zombie", mode="reap"))
+    take(driver, keys, "zombie")
     driver.run(scripts.adopt(keys, LANE, "w2", 1))
     assert driver.run(scripts.release(keys, LANE, "zombie", [(old.entry, old.count)])) == 0, "a zombie gave it away"
     assert owners_of(driver, keys) == {"w2": 1}
@@ -172,7 +172,7 @@ def test_without_the_owner_check_it_does(unguarded, keys):
 def what_is_marked_is_told(driver, keys):
     deliver(driver, keys, "dead", 2)
     driver.run(plain("DEL", keys.bell(LANE)))
-    driver.run(scripts.take(keys, LANE, "dead", mode="reap"))
+    take(driver, keys, "dead")
     told = (state_of(driver, keys).returned, signals(driver, keys)[-1], bell(driver, keys))
     assert told == ({LANE}, ("returned", LANE), 1), "nobody hears of what the dead have left"
 
@@ -257,7 +257,7 @@ def long_tasks_are_never_taken(driver, keys):
     (long,) = deliver(driver, keys, "w9")
     claim = ("XCLAIM", keys.lane(LANE), "workers", "w9", 0, long.entry, "IDLE", 86_400_000, "JUSTID")
     driver.run(plain(*claim))  # as after a day of work, or of a Redis that was down
-    driver.run(scripts.take(keys, LANE, "dead", mode="reap"))
+    take(driver, keys, "dead")
     rows = driver.run(scripts.adopt(keys, LANE, "w2", 10))
     assert long.entry not in [row.entry for row in rows], "a long task was taken from its live owner"
     assert [row.entry for row in rows] == [mine.entry]
@@ -274,7 +274,7 @@ def test_by_idle_time_they_are(unguarded, keys):
 def given_back_before_new(url, driver, keys, module=consumer):
     (old,) = deliver(driver, keys, "dead")
     (new,) = put(driver, keys)
-    driver.run(scripts.take(keys, LANE, "dead", mode="reap"))
+    take(driver, keys, "dead")
 
     async def main():
         drivers = [AsyncDriver(Endpoint(url), ALL_SCRIPTS) for _ in range(2)]

@@ -11,7 +11,7 @@ from streamwork.store.commands import plain
 from streamwork.worker.embedded import EmbeddedWorker
 from tests.faults.living.kit import must_fail
 from tests.helpers import await_until, body_of, state_of
-from tests.redis.kit import LANE, deliver, end, put, read, settle
+from tests.redis.kit import LANE, deliver, end, put, read, settle, take
 
 ALL = "99999999999999"
 FEW = healing.Bounds(entries=5)
@@ -100,7 +100,7 @@ def old_work_survives_the_trim(driver, keys, give_up):
 
 
 def die(driver, keys, old):
-    assert driver.run(scripts.take(keys, LANE, "w1", mode="reap", evidence="vanished")) == 1
+    assert take(driver, keys, "w1", evidence="vanished") == 1
 
 
 def give_back(driver, keys, old):
