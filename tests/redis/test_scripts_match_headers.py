@@ -58,7 +58,7 @@ def examples(keys):
         "pulse": (scripts.pulse(keys, "r", 1, 1, 1), 0, 0),
         "take": (scripts.take(keys, LANE, "w1", mode="dead", started=[b"1-1", b"1-2"]), 0, 2),
         "release": (scripts.release(keys, LANE, "w1", [(b"1-1", 1), (b"1-2", 1)]), 0, 4),
-        "adopt": (scripts.adopt(keys, LANE, "w1", 5, [b"1-1"]), 0, 1),
+        "adopt": (scripts.adopt(keys, LANE, "w1", 5, [(b"1-1", 1)]), 0, 2),
         "heal": (healing.heal(keys, LANE, 1), 0, 0),
         "restore": (healing.restore(keys, LANE, b"0 1-1 7", b"1-1", 5, [b"0-1", b"0-2"]), 0, 2),
         "drop_consumer": (scripts.drop_consumer(keys, LANE, "w1"), 0, 0),
@@ -203,7 +203,7 @@ def walk_faults(driver, keys):
     rows = driver.run(scripts.adopt(keys, LANE, "w2", 10))
     driver.run(scripts.take(keys, LANE, "w2", mode="dead", evidence="x", started=[rows[-1].entry]))
     driver.run(scripts.adopt(keys, LANE, "w3", 10))
-    driver.run(scripts.adopt(keys, LANE, "w3", 10, [rows[-1].entry]))
+    driver.run(scripts.adopt(keys, LANE, "w3", 10, [(rows[-1].entry, rows[-1].delivered + 1)]))
     driver.run(scripts.drop_consumer(keys, LANE, "w2"))
     for near in (1, 60_000):
         driver.run(scripts.pulse(keys, "b", 60_000, 60_000, near))
