@@ -78,7 +78,7 @@ class Actions:
     def audit(self, number):
         """Begin an audit of a process."""
         process = self._at(self.world.processes, number)
-        if process is None or process.is_dead or process.is_paused:
+        if process is None or process.is_dead or process.is_paused or not self.world.may_audit(process):
             return False
         process.audit()
         return True

@@ -18,13 +18,14 @@ from streamwork.store.failures import NoGroup, Unavailable, translated
 class Op:
     """Requests on their way: what `await` in the product hands to the scheduler."""
 
-    __slots__ = ("block_ms", "commands", "driver", "replies", "thread", "until_ms")
+    __slots__ = ("block_ms", "by_ms", "commands", "driver", "replies", "thread", "until_ms")
 
     def __init__(self, driver, commands):
         self.driver = driver
         self.commands = commands
         self.replies = []
         self.thread = None
+        self.by_ms = driver.world.steady_ms + driver.deadline_ms
         self.until_ms = None
         self.block_ms = None
         if len(commands) == 1:
@@ -61,8 +62,9 @@ class ModelDriver:
         is_orphan: Nobody hears its answers any more; what was sent may still be executed.
     """
 
-    def __init__(self, world, name):
+    def __init__(self, world, name, deadline_ms):
         self.world = world
+        self.deadline_ms = deadline_ms
         self.name = name
         self.sent = deque()
         self.answered = deque()
@@ -114,6 +116,11 @@ class ModelDriver:
         if not self.is_orphan:
             for thread in waiting:
                 thread.throw(Unavailable("the model broke the connection", maybe_executed=True))
+
+    def is_late(self, now_ms):
+        """Whether the oldest request waits for longer than its deadline."""
+        oldest = self.answered[0] if self.answered else self.sent[0] if self.sent else None
+        return oldest is not None and oldest.by_ms < now_ms
 
     async def close(self):
         """Nothing to do."""

@@ -79,10 +79,9 @@ def _turn(world, actions, number):
             host.tick(service)
         if number % 8 == 7:
             host.tick("maintainer")
-    if number % 8 == 7:
-        for process in world.processes:
-            if not process.is_dead:
-                process.audit()
+    for process in world.processes:
+        if not process.is_dead and world.may_audit(process):
+            process.audit()
 
 
 def _has_ttl(key):

@@ -49,9 +49,9 @@ class Party:
         self.stalled = deque()
         self.drivers = []
 
-    def make_driver(self, role):
+    def make_driver(self, role, deadline_s):
         """Return a connection of this party."""
-        driver = ModelDriver(self.world, f"{self.name_here}.{role}")
+        driver = ModelDriver(self.world, f"{self.name_here}.{role}", deadline_s * 1000)
         self.drivers.append(driver)
         self.world.drivers[driver.name] = driver
         return driver
@@ -65,8 +65,11 @@ class Party:
             driver.answered.clear()
 
     def wake(self):
-        """SIGCONT."""
+        """SIGCONT: what has come meanwhile is heard before any deadline."""
         self.is_paused = False
+        for driver in self.drivers:
+            while driver.answered:
+                self.world.deliver(driver)
         while self.stalled and not self.is_paused:
             go, value, thread = self.stalled.popleft()
             thread._step(go, value)
@@ -130,7 +133,10 @@ class Process(Party, Worker):
         self._interrupts = set()
         self._draining, self._cancelled = asyncio.Event(), asyncio.Event()
         self._seen = set()
-        self.driver, self._reading = self.make_driver("driver"), self.make_driver("reading")
+        deadline_s = CONFIG.client.deadline_s
+        self.driver = self.make_driver("driver", deadline_s)
+        self._reading = self.make_driver("reading", CONFIG.worker.block_s + deadline_s)
+        self.audited_ms = world.steady_ms
         self._make()
 
     def _make(self):
@@ -163,6 +169,7 @@ class Process(Party, Worker):
 
     def audit(self):
         """One turn of the audit of its own list."""
+        self.audited_ms = self.world.steady_ms
         self.world.spawn(self, self._audit(), f"{self.name_here}.audit")
 
     async def _audit(self):
@@ -266,7 +273,9 @@ class Host(Party):
 
     def __init__(self, world, number):
         super().__init__(world, f"h{number}")
-        self.keeper = Keeper(NAMESPACE, CONFIG, [QUEUE], lambda _deadline: self.make_driver("driver"), self.name_here)
+        self.keeper = Keeper(
+            NAMESPACE, CONFIG, [QUEUE], lambda deadline_s: self.make_driver("driver", deadline_s), self.name_here
+        )
         keeper, (self.queue,) = self.keeper, self.keeper.queues
         driver = keeper.driver
         promoter, restorer = Promoter(driver, self.queue), Restorer(driver, self.queue)

@@ -138,7 +138,7 @@ _FAULTS = {
     "pause": (
         ("pause", "processes", _process), ("pause", "hosts", _host), ("wake", "processes", _process), ("wake", "hosts", _host),
     ),
-    "time": (("time", _ms(300, 1_300, 2_600, 5_200)), ("time", _ms(2_600, 5_200, 12_000)), ("audit", _process)),
+    "time": (("time", _ms(300, 1_300, 2_600, 5_200)), ("time", _ms(5_200, 12_000, 31_000)), ("audit", _process)),
     "cancel": (("cancel", lambda c: c._one(c.world.clients), lambda c: int(c.random.random() * c.world.shape.messages)),),
     "server": (("restart", _ms(10, 2_000, 5_200)),),
     "group": (("ungroup", _ms(0, 1)),),

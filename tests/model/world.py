@@ -18,6 +18,7 @@ from streamwork.store import healing, scripts
 from streamwork.store.commands import plain
 from streamwork.wire.message import NO_OPTIONS, Failure, decode_journal, encode_message, encode_record, encode_result
 from streamwork.worker import consumer, control, registrar, settle
+from streamwork.worker.selfcheck import AUDIT_S
 from tests.model.driver import Greeting
 from tests.model.loop import ModelLoop, Thread
 from tests.model.parts import CONFIG, KEYS, Host, Party, Process
@@ -40,7 +41,7 @@ class Client(Party):
 
     def __init__(self, world, name):
         super().__init__(world, name)
-        self.driver = self.make_driver("driver")
+        self.driver = self.make_driver("driver", CONFIG.client.deadline_s)
         self.sender = AsyncSender(self.driver, CONFIG.client)
         self.is_sending = False
 
@@ -122,6 +123,10 @@ class World:
     def _newest_signal(self):
         rows = self.server.execute(plain("XREVRANGE", KEYS.control, "+", "-", "COUNT", 1))
         return rows[0][0] if rows else b"0-0"
+
+    def may_audit(self, process):
+        """Whether the time has come for its next audit; one follows the other's end."""
+        return self.steady_ms - process.audited_ms >= AUDIT_S * 1000
 
     def number(self):
         """Return a number that nothing else in this world has."""
@@ -246,6 +251,11 @@ class World:
         for driver in self.drivers.values():
             if driver.is_blocked and driver.sent[0].until_ms <= self.steady_ms:
                 self.unblock(driver, None)
+        for party in (*self.hosts, *self.processes, *self.clients):
+            if not party.is_dead and not party.is_paused:
+                for driver in party.drivers:
+                    if driver.is_late(self.steady_ms):
+                        driver.lose()
         self.loop.fire()
 
     # What parties tell.
@@ -254,6 +264,14 @@ class World:
         """A body began."""
         task_id = run.message.id
         self.starts[task_id] = self.starts.get(task_id, 0) + 1
+        for other in process.executors.running:
+            if (
+                other is not run
+                and other.entry == run.entry
+                and other.lane is run.lane
+                and other.consumer == run.consumer
+            ):
+                self.broken = self.broken or f"P4: {run.consumer} runs {task_id} twice at the same time"
 
     def accepted(self, task_id, lane, entry):
         """A producer was told that its message is in."""
@@ -286,7 +304,7 @@ _WAKING = frozenset({scripts.ENQUEUE, scripts.PROMOTE})
 @contextlib.contextmanager
 def patched():
     """Let the product see the virtual clock, and no randomness; for this process, until the end of the block."""
-    calm = lambda failures: min(1.0, 0.05 * 2**failures)  # noqa: E731
+    calm = lambda failures: min(1.0, 0.05 * 2**failures)
     clock = SimpleNamespace(monotonic=lambda: _now.world.steady_ms / 1000)
     spots = [
         (SYSTEM_CLOCK, "now_ms", lambda: _now.world.wall_ms + _now.world.skew_ms),
