@@ -61,6 +61,9 @@ class Actions:
             host.cursor = world._newest_signal()
             world.spawn(host, host.refreshed(), f"{host.name_here}.refresh")
             return True
+        if host.heard == world.server.signals:
+            return False
+        host.heard = world.server.signals
         rows = world.server.execute(plain("XRANGE", KEYS.control, b"(" + (host.cursor or b"0"), "+"))
         for entry, fields in rows:
             host.cursor = entry

@@ -6,7 +6,7 @@ local sub, match = string.sub, string.match
 -- `names` is a table of the queue's keys by their names in QueueKeys.
 function M.watch(names)
   keys = names
-  g = {ids = {}, by_body = {}, lanes = {}, entries = {}, settled = {}, outcome = {}, excused = {}, n = {}}
+  g = {ids = {}, by_body = {}, lanes = {}, entries = {}, settled = {}, outcome = {}, excused = {}, n = {}, signals = 0}
   M.g = g
 end
 function M.expect(id, body) g.by_body[body] = id end
@@ -21,7 +21,9 @@ local function wrong(text) g.wrong = g.wrong or text end
 local function starts(key, prefix) return sub(key, 1, #prefix) == prefix end
 
 function M.on_add(key, entry, fields)
-  if not keys or not starts(key, keys.lane) then return end
+  if not keys then return end
+  if key == keys.control then g.signals = g.signals + 1 end
+  if not starts(key, keys.lane) then return end
   local id
   for f = 1, #fields, 2 do
     if fields[f] == 'd' then id = g.by_body[fields[f + 1]] end

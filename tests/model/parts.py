@@ -39,6 +39,10 @@ async def work():
     """Whatever it does is the scheduler's choice."""
 
 
+# Parts that belong to one party; what the whole process shares stays as it is.
+_OURS = ("streamwork.worker", "streamwork.broker", "tests.model.parts")
+
+
 class Party:
     """What has threads and a fate of its own: a process, a supervisor, a client."""
 
@@ -63,6 +67,15 @@ class Party:
         for driver in self.drivers:
             driver.is_orphan = True
             driver.answered.clear()
+
+    def tear(self):
+        """Break the circles of references, when the world is over."""
+        for driver in self.drivers:
+            driver.__dict__.clear()
+        for part in list(self.__dict__.values()):
+            if getattr(part, "__dict__", None) and part.__class__.__module__.startswith(_OURS):
+                part.__dict__.clear()
+        self.__dict__.clear()
 
     def wake(self):
         """SIGCONT: what has come meanwhile is heard before any deadline."""
@@ -115,6 +128,10 @@ class Bodies:
         self.running = []
 
 
+# Shared memory is dear to make, and every world needs some.
+_tables = []
+
+
 class Process(Party, Worker):
     """One worker process: the product's `Worker`, whose bodies and connections are the model's."""
 
@@ -123,7 +140,7 @@ class Process(Party, Worker):
         self.host = host
         self.member = Member(self, f"{self.name_here}-1")
         self.app, self.config, self.tags = APP, CONFIG, tags
-        self.table = SlotTable(CONFIG.worker.slots)
+        self.table = _tables.pop() if _tables else SlotTable(CONFIG.worker.slots)
         self.on_fenced = None
         self._queues = [QueueSide(KEYS, 0)]
         self._by_name = {QUEUE: self._queues[0]}
@@ -153,6 +170,13 @@ class Process(Party, Worker):
         self.consumer.knows = self._hand.knows
         self.consumer.free_slots = bounds.free
         self.check = SelfCheck(self.driver, self.table, self.consumer, self._hand, worker.slots)
+
+    def recycle(self):
+        """Give its table to the next world."""
+        for row in range(self.table.rows):
+            self.table.clear(row)
+        self.table.beat_at_ms = self.table.loop_at_ms = self.table.read_at_ms = self.table.free_slots = 0
+        _tables.append(self.__dict__.pop("table"))
 
     @property
     def serves_all(self):
@@ -290,7 +314,7 @@ class Host(Party):
         }
         self.registrar = Registrar(self, self._start, burst=False)
         self.ticking = {}
-        self.cursor = 0
+        self.cursor, self.heard = 0, 0
         self.processes = []
 
     async def of(self, address):

@@ -11,7 +11,7 @@ from streamwork.store.keys import QueueKeys
 
 KEYS = QueueKeys("m", "q")
 _WATCHED = (
-    "result_prefix", "due", "due_body", "dead", "moved", "cancelled", "suspects", "low", "added", "settled", "restoring",
+    "control", "result_prefix", "due", "due_body", "dead", "moved", "cancelled", "suspects", "low", "added", "settled", "restoring",
 )  # fmt: skip
 _HERE = Path(__file__).parent
 _FILES = ("core", "plain", "streams", "groups", "ghost")
@@ -64,6 +64,11 @@ class ModelServer:
         """Whether it ever came to a lane."""
         return self._ghost[b"n"][task_id.encode()] is not None
 
+    @property
+    def signals(self):
+        """How many signals were ever given."""
+        return self._ghost[b"signals"]
+
     def is_excused(self, task_id):
         """Whether nothing is promised of it any more."""
         return self._ghost[b"excused"][task_id.encode()] is not None
@@ -96,17 +101,31 @@ class ModelServer:
         if script is not None and script.sha not in self._loaded:
             self._load(script.sha.encode(), script.source)
             self._loaded.add(script.sha)
-        reply, wrong = self._execute(self.now_ms, *map(_packed, command.args))
+        args = command.args
+        try:
+            packed = [_texts[arg] for arg in args]
+        except KeyError:
+            packed = _packed(args)
+        reply, wrong = self._execute(self.now_ms, *packed)
         if wrong is not None:
             self.wrong = wrong.decode()
         self._reader.feed(reply)
         return self._reader.gets()
 
 
-def _packed(arg):
-    kind = arg.__class__
-    if kind is bytes:
-        return arg
-    if kind is str:
-        return arg.encode()
-    return b"%d" % arg if kind is int else repr(arg).encode()
+# What requests are made of repeats itself from world to world.
+_texts = {}
+
+
+def _packed(args):
+    if len(_texts) > 50_000:
+        _texts.clear()
+    for arg in args:
+        kind = arg.__class__
+        if kind is bytes:
+            _texts[arg] = arg
+        elif kind is str:
+            _texts[arg] = arg.encode()
+        else:
+            _texts[arg] = b"%d" % arg if kind is int else repr(arg).encode()
+    return [_texts[arg] for arg in args]
