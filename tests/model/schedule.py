@@ -46,16 +46,17 @@ class Shape(NamedTuple):
 MOODS = ("net", "crash", "pause", "time", "cancel", "retry", "server", "group", "clock", "flush")
 
 
-def shape_of(random):
-    """Draw what there is."""
+def shape_of(random, more=()):
+    """Draw what there is; `more` are moods that it has in any case."""
     hosts = random.choice((1, 1, 2, 2, 2))
     lanes = random.choice((["1:"], ["1:"], ["1:", "2:"], ["1:", "1:a"]))
     tags = {f"h{n + 1}": [frozenset({"a"})] * random.choice((1, 1, 2)) for n in range(hosts)}
     if "1:a" in lanes and random.random() < 0.5:
         tags["h1"] = [frozenset(), *tags["h1"][1:]]
     messages = random.choice((1, 2, 2, 3, 4))
-    poison = frozenset({random.choice(IDS[:messages])}) if random.random() < 0.12 else frozenset()
-    moods = tuple(mood for mood in MOODS if random.random() < _LIKELY.get(mood, 0.35))
+    is_poisoned = random.random() < 0.12 or "poison" in more
+    poison = frozenset({random.choice(IDS[:messages])}) if is_poisoned else frozenset()
+    moods = tuple(mood for mood in MOODS if random.random() < _LIKELY.get(mood, 0.35) or mood in more)
     return Shape(
         random.choice((6, 7)), hosts, random.choice((1, 1, 2)), messages, tags, lanes,
         {task_id: random.choice(lanes) for task_id in IDS[:messages]}, poison, random.random() < 0.8,
@@ -156,15 +157,15 @@ class Outcome(NamedTuple):
     wrong: str | None
 
 
-def run_seed(seed, steps=None):
+def run_seed(seed, more=()):
     """Run the schedule of a seed."""
     random = Random(seed)
-    shape = shape_of(random)
+    shape = shape_of(random, more)
     world = World(shape)
     actions, chooser = Actions(world), Chooser(world, random)
     done = []
     try:
-        _go_on(world, actions, chooser, done, steps or random.choice((12, 20, 20, 30, 40)))
+        _go_on(world, actions, chooser, done, random.choice((12, 20, 20, 30, 40)))
     finally:
         world.close()
     return Outcome(seed, shape, done, world.broken)
