@@ -138,6 +138,26 @@ class Actions:
                 if not host.is_dead and not host.is_paused and host.tick("beat"):
                     self.flush(host.keeper.driver)
 
+    def lone(self, number, ms):
+        """Let time pass while one supervisor does all it should, and the others nothing."""
+        host = self._at(self.world.hosts, number)
+        if host is None or host.is_dead or host.is_paused:
+            return False
+        for _ in range(0, ms, 1_250):
+            self.world.advance(1_250)
+            for service in ("beat", "reaper"):
+                if host.tick(service):
+                    self.flush(host.keeper.driver)
+        return True
+
+    def deaf(self, number):
+        """The connection on which a supervisor hears signals breaks."""
+        host = self._at(self.world.hosts, number)
+        if host is None or host.is_dead:
+            return False
+        host.cursor = None
+        return True
+
     def flush(self, driver):
         """Execute and answer all that a connection has sent."""
         world = self.world

@@ -51,6 +51,20 @@ function M.on_set(key, value)
   end
   g.outcome[id] = match(value, '^[^\n]*')
 end
+-- Only who gives back what is its own, and who takes over what was given back, may change an owner (P4).
+function M.on_claim(p, name)
+  if not keys or p.consumer == 'returned' then return end
+  if name ~= 'returned' or not M.keys or M.argv[1] ~= p.consumer then
+    wrong('P4: ' .. p.id .. ' was taken from ' .. p.consumer .. ' for ' .. name)
+  end
+end
+local function is_reaping() return M.keys and M.argv[4] == 'reap' end
+function M.on_del(key)
+  if keys and is_reaping() then wrong('P4: a live consumer was taken: ' .. key) end
+end
+function M.on_hdel(key)
+  if keys and key == keys.consumers and is_reaping() and M.get(keys.grace) then wrong('P4: taken in grace') end
+end
 function M.on_cut(key, s, e)
   if not keys or not g.lanes[key] then return end
   local place = key .. '/' .. e[3]
@@ -145,6 +159,7 @@ function M.check()
     live[id] = (live[id] or 0) + 1
     if not (bodies and bodies.v.of[id]) then wrong('I1: in due without a body: ' .. id) end
   end
+  if (bodies and bodies.v.n or 0) > (due and due.v.n or 0) then wrong('I2: a body is left of what is not in due') end
   local letters = M.db[keys.dead]
   for i = 1, letters and letters.v.n or 0 do dead[letters.v[i][2]] = true end
   for i = 1, #g.ids do

@@ -47,6 +47,7 @@ local function claim(g, s, name, min_idle, ms, seq, o)
     return nil
   end
   consumer(g, name)
+  if p.consumer and p.consumer ~= name and M.on_claim then M.on_claim(p, name) end
   p.consumer, p.time = name, o.time
   if o.RETRYCOUNT then p.count = o.RETRYCOUNT elseif not o.JUSTID then p.count = p.count + 1 end
   return p, entry and s.list[entry]

@@ -51,19 +51,13 @@ MUTATIONS = {
         "local made = pcall('XGROUP', 'CREATE', KEYS[1], 'workers', '0',", ("group",),
     ),
     "journal_heeded": Mutation(8, "restore", "for i = 5, #ARGV do taken[ARGV[i]] = true end", "", ("group",)),
-    "note_unchanged": Mutation(
-        8, "restore", "if call('HGET', KEYS[3], lane) ~= ARGV[2] then return {'changed', 0} end", "", ("group", "net"),
-    ),
     "low_below_pending": Mutation(8, "maintain", "if pending > 0 then", "if false then", ("time",)),
-    "trim_below_pending": Mutation(30, "maintain", "local safe = low\n", "local safe = ARGV[2]\n", ("old", "time")),
-    "fenced": Mutation(
-        11, "revive", "if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return 'fenced' end", "", ("pause", "time")
-    ),
+    "trim_below_pending": Mutation(30, "maintain", "local safe = low\n", "local safe = ARGV[2]\n", ("time",)),
     "take_only_the_dead": Mutation(
-        14, "take", "if call('EXISTS', KEYS[6]) == 1 then return -2 end", "", ("pause", "time", "live")
+        14, "take", "if call('EXISTS', KEYS[6]) == 1 then return -2 end", "", ("pause", "time")
     ),
     "grace": Mutation(
-        14, "take", "if call('EXISTS', KEYS[5]) == 1 then return -1 end", "", ("stall",)
+        14, "take", "if call('EXISTS', KEYS[5]) == 1 then return -1 end", "", ("pause", "time")
     ),
     "give_back_only_ones_own": Mutation(
         15, "release", "'workers', ARGV[i], ARGV[i], 1, ARGV[1])", "'workers', ARGV[i], ARGV[i], 1)", ("pause", "time")
@@ -71,7 +65,7 @@ MUTATIONS = {
     "drop_only_the_empty": Mutation(
         15, "drop_consumer", "if p.err or #p > 0 then return 0 end", "if p.err then return 0 end", ("crash", "net")
     ),
-    "marked_lane_told": Mutation(15, "take", "redis.pcall('SADD', KEYS[2], lane)", "", ("crash", "server")),
+    "marked_lane_told": Mutation(15, "take", "redis.pcall('SADD', KEYS[2], lane)", "", ("crash", "net")),
     "adoption_by_age": Mutation(
         16, "adopt", "redis.pcall('XPENDING', KEYS[1], 'workers', '-', '+', ARGV[3], from)",
         "redis.pcall('XPENDING', KEYS[1], 'workers', 'IDLE', 3000, '-', '+', ARGV[3])", ("crash", "time"),

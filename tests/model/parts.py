@@ -8,7 +8,7 @@ from collections import deque
 from streamwork import Streamwork
 from streamwork.config import Config
 from streamwork.errors import StoreError
-from streamwork.settings import WorkerConfig
+from streamwork.settings import ClientConfig, KeepConfig, WorkerConfig
 from streamwork.worker.bounds import Bounds
 from streamwork.worker.consumer import Consumer
 from streamwork.worker.delivery import QueueSide
@@ -29,7 +29,11 @@ from tests.model.driver import ModelDriver
 from tests.model.server import KEYS
 
 NAMESPACE, QUEUE = KEYS.namespace, KEYS.queue
-CONFIG = Config(worker=WorkerConfig(slots=2, queues=(QUEUE,)))
+# Shorter than the defaults, in the same order: what is late, what is looked for again, what is history.
+CONFIG = Config(
+    worker=WorkerConfig(slots=2, queues=(QUEUE,)), client=ClientConfig(deadline_s=2.0), keep=KeepConfig(history_s=2.0)
+)
+AUDIT_MS = 5_000
 _ADDRESS = Address(NAMESPACE, (QUEUE,), CONFIG)
 APP = Streamwork(NAMESPACE, "redis://127.0.0.1:1/0")
 
@@ -377,4 +381,4 @@ class Host(Party):
         self.world.spawn(self, self.hand_over(process.member, "dead", "killed", started), f"{self.name_here}.handover")
 
 
-__all__ = ["APP", "CONFIG", "KEYS", "Drain", "Host", "Party", "Process"]
+__all__ = ["APP", "AUDIT_MS", "CONFIG", "KEYS", "Drain", "Host", "Party", "Process"]

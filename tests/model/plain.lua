@@ -24,7 +24,10 @@ function C.EXISTS(a) return get(a[2]) and 1 or 0 end
 function C.DEL(a)
   local n = 0
   for i = 2, #a do
-    if get(a[i]) then M.db[a[i]], n = nil, n + 1 end
+    if get(a[i]) then
+      M.db[a[i]], n = nil, n + 1
+      if M.on_del then M.on_del(a[i]) end
+    end
   end
   return n
 end
@@ -100,6 +103,7 @@ function C.HMGET(a)
   return out
 end
 function C.HDEL(a)
+  if M.on_hdel then M.on_hdel(a[2]) end
   local h, n = get(a[2], 'hash'), 0
   if not h then return 0 end
   for i = 3, #a do

@@ -138,7 +138,9 @@ _FAULTS = {
     "crash": (("kill", _process), ("kill", _process), ("reap", _process), ("reap", _process), ("die", _host), ("fork", _host)),
     "pause": (
         ("pause", "processes", _process), ("pause", "hosts", _host), ("wake", "processes", _process), ("wake", "hosts", _host),
+        ("lone", _host, _ms(7_500, 12_500)), ("lone", _host, _ms(7_500, 12_500)),
     ),
+    "net": (("deaf", _host),),
     "time": (("time", _ms(300, 1_300, 2_600, 5_200)), ("time", _ms(5_200, 12_000, 31_000)), ("audit", _process)),
     "cancel": (("cancel", lambda c: c._one(c.world.clients), lambda c: int(c.random.random() * c.world.shape.messages)),),
     "server": (("restart", _ms(10, 2_000, 5_200)),),

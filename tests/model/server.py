@@ -11,7 +11,7 @@ from streamwork.store.keys import QueueKeys
 
 KEYS = QueueKeys("m", "q")
 _WATCHED = (
-    "control", "result_prefix", "due", "due_body", "dead", "moved", "cancelled", "suspects", "low", "added", "settled", "restoring",
+    "consumers", "grace", "control", "result_prefix", "due", "due_body", "dead", "moved", "cancelled", "suspects", "low", "added", "settled", "restoring",
 )  # fmt: skip
 _HERE = Path(__file__).parent
 _FILES = ("core", "plain", "streams", "groups", "ghost")

@@ -20,10 +20,9 @@ from streamwork.store import healing, scripts
 from streamwork.store.commands import plain
 from streamwork.wire.message import NO_OPTIONS, Failure, decode_journal, encode_message, encode_record, encode_result
 from streamwork.worker import consumer, control, registrar, settle
-from streamwork.worker.selfcheck import AUDIT_S
 from tests.model.driver import Greeting
 from tests.model.loop import ModelLoop, Thread
-from tests.model.parts import CONFIG, KEYS, Host, Party, Process
+from tests.model.parts import AUDIT_MS, CONFIG, KEYS, Host, Party, Process
 from tests.model.server import ModelServer
 
 BEGIN_MS = 1_700_000_000_000
@@ -128,7 +127,7 @@ class World:
 
     def may_audit(self, process):
         """Whether the time has come for its next audit; one follows the other's end."""
-        return self.steady_ms - process.audited_ms >= AUDIT_S * 1000
+        return self.steady_ms - process.audited_ms >= AUDIT_MS
 
     def number(self):
         """Return a number that nothing else in this world has."""
