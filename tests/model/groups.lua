@@ -40,7 +40,7 @@ local function claim(g, s, name, min_idle, ms, seq, o)
   end
   local p = at and g.pel[at]
   if not p then
-    if not o.FORCE then return nil end
+    if not o.FORCE or not entry then return nil end
     p = {ms, seq, id = text_of(ms, seq), consumer = nil, time = M.now, count = 1}
     insert(g.pel, p)
   elseif min_idle > 0 and M.now - p.time < min_idle then

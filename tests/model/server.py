@@ -90,6 +90,10 @@ class ModelServer:
         """Know that ids and marks are of different clocks."""
         self._ghost[b"is_stepped"] = True
 
+    def keys(self):
+        """The names of all keys."""
+        return sorted(key for key, _ in self.model[b"db"].items())
+
     def call(self, name, *args):
         """Call a function of the model that takes no keys of ours."""
         answer = self.model[name.encode()](*args)

@@ -93,7 +93,7 @@ local function cut(key, s, is_old)
   end
   return n
 end
--- `~` may remove less than it could, and with fewer entries than a node holds removes none: `exact_trim` is the other end.
+-- `~` may remove less than it could, whole nodes of a hundred entries: here there is one. `exact_trim` is the other end.
 local function trim(key, s, a, at)
   local how, is_loose = a[at], false
   at = at + 1
@@ -101,7 +101,10 @@ local function trim(key, s, a, at)
   local limit, n = a[at], 0
   at = at + 1
   if a[at] == 'LIMIT' then at = at + 2 end
-  if is_loose and not M.exact_trim then return 0, at end
+  if is_loose and not M.exact_trim then
+    local newest = s.list[#s.list]
+    if how ~= 'MINID' or not newest or not less(newest[1], newest[2], id_of(limit, 0)) then return 0, at end
+  end
   if how == 'MINID' then
     local ms, seq = id_of(limit, 0)
     n = cut(key, s, function(e) return less(e[1], e[2], ms, seq) end)
