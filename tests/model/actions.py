@@ -139,15 +139,15 @@ class Actions:
                     self.flush(host.keeper.driver)
 
     def lone(self, number, ms):
-        """Let time pass while one supervisor does all it should, and the others nothing."""
+        """Let time pass while one supervisor does all it should, and the others nothing; it ends within a tick."""
         host = self._at(self.world.hosts, number)
         if host is None or host.is_dead or host.is_paused:
             return False
         for _ in range(0, ms, 1_250):
             self.world.advance(1_250)
+            self.flush(host.keeper.driver)
             for service in ("beat", "reaper"):
-                if host.tick(service):
-                    self.flush(host.keeper.driver)
+                host.tick(service)
         return True
 
     def deaf(self, number):

@@ -41,7 +41,14 @@ function M.on_ack(key, was)
   if not keys or not g.lanes[key] then return end
   local place = key .. '/' .. was.id
   if g.settled[place] then wrong('I1: settled twice: ' .. place) end
-  g.settled[place] = M.keys and M.argv[1] or '?'
+  g.settled[place] = true
+  if not M.keys or was.consumer == M.argv[1] then return end
+  -- A success counts whoever has the entry by now; a retry or a failure only from who has it (rule 20).
+  for a = 6, #M.argv do
+    if M.argv[a] == was.id and match(M.argv[a - 2], '^[RD][ms!]*$') then
+      wrong('P3: ' .. M.argv[1] .. ' decided about ' .. was.id .. ', which ' .. was.consumer .. ' has')
+    end
+  end
 end
 function M.on_set(key, value)
   if not keys or not starts(key, keys.result_prefix) then return end

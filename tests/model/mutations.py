@@ -59,9 +59,7 @@ MUTATIONS = {
     "grace": Mutation(
         14, "take", "if call('EXISTS', KEYS[5]) == 1 then return -1 end", "", ("pause", "time")
     ),
-    "give_back_only_ones_own": Mutation(
-        15, "release", "'workers', ARGV[i], ARGV[i], 1, ARGV[1])", "'workers', ARGV[i], ARGV[i], 1)", ("pause", "time")
-    ),
+    "give_back_only_ones_own": Mutation(15, "release", _COUNTED, "if true then", ("pause", "time", "net")),
     "drop_only_the_empty": Mutation(
         15, "drop_consumer", "if p.err or #p > 0 then return 0 end", "if p.err then return 0 end", ("crash", "net")
     ),

@@ -138,7 +138,7 @@ _FAULTS = {
     "crash": (("kill", _process), ("kill", _process), ("reap", _process), ("reap", _process), ("die", _host), ("fork", _host)),
     "pause": (
         ("pause", "processes", _process), ("pause", "hosts", _host), ("wake", "processes", _process), ("wake", "hosts", _host),
-        ("lone", _host, _ms(7_500, 12_500)), ("lone", _host, _ms(7_500, 12_500)),
+        ("lone", _host, _ms(5_000, 7_500, 12_500)), ("lone", _host, _ms(6_250, 7_500, 8_750)),
     ),
     "net": (("deaf", _host),),
     "time": (("time", _ms(300, 1_300, 2_600, 5_200)), ("time", _ms(5_200, 12_000, 31_000)), ("audit", _process)),
