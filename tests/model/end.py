@@ -44,6 +44,8 @@ def _calm(world, actions):
     """Let everything happen that waits for nothing but its turn."""
     for _ in range(200):
         world.loop.fire()
+        if world.shape.ends_early and _is_over(world):
+            return
         is_busy = False
         for driver in list(world.drivers.values()):
             if driver.answered or (driver.sent and not driver.is_blocked):

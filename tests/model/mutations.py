@@ -1,4 +1,4 @@
-"""Guards taken out of the scripts, one at a time: the model must notice each within the schedules of one test.
+"""Guards taken out of the scripts, one at a time: the model must notice each, by chance or in a scene of `scenes.py`.
 
 Only what concerns several parties is here; the guards that one call can show are in `tests/faults/` and `tests/redis/`.
 """
@@ -41,8 +41,10 @@ MUTATIONS = {
     "lane_told": Mutation(
         6, "enqueue", "pcall('XADD', KEYS[4], 'MAXLEN', '~', 1000, '*', 'e', 'lane', 'v', ARGV[5 + made[j]])", ""
     ),
-    "healed_lane_told": Mutation(8, "heal", "if pcall('HSET', KEYS[2], ARGV[1], ARGV[2]) == 1 then", "if false then",
-                                 ("flush", "time")),
+    "healed_lane_told": Mutation(
+        8, "heal", "if pcall('HSET', KEYS[2], ARGV[1], ARGV[2]) == 1 then",
+        "if pcall('HSET', KEYS[2], ARGV[1], ARGV[2]) == 7 then",
+    ),
     "group_from_the_end": Mutation(
         8, "heal", "if type(noted) == 'table' then at = low end", "call('HDEL', KEYS[4], ARGV[1])", ("group",)
     ),
@@ -88,17 +90,23 @@ MUTATIONS = {
     "cancel_only_what_it_removed": Mutation(
         25, "cancel", "if call('ZREM', KEYS[1], id) == 1 then", "if true then", ("cancel",)
     ),
-    "cancel_frees_due": Mutation(25, "cancel", "call('HDEL', KEYS[2], id)\n  call('SET'", "call('SET'", ("cancel", "retry")),
+    "cancel_frees_due": Mutation(
+        25, "cancel", "call('HDEL', KEYS[2], id)\n  call('SET'", "call('SET'", ("cancel", "retry")
+    ),
     "cancel_of_the_ended": Mutation(
         25, "cancel", "if call('EXISTS', KEYS[5]) == 1 or call('ZSCORE', KEYS[8], id) then return true end", "",
         ("cancel",),
     ),
     "promoted_once": Mutation(26, "promote", "elseif call('ZREM', KEYS[1], id) == 1 then", "else", ("retry", "time")),
     "finish_moved": Mutation(
-        2, "finish", "if was_moved then redis.call('HDEL', k.moved, id) end", "", ("retry", "time")
+        26, "finish", "if was_moved then redis.call('HDEL', k.moved, id) end", "", ("retry", "time")
     ),
-    "finish_suspects": Mutation(2, "finish", "if is_suspect then redis.call('HDEL', k.suspects, place) end", "", ("crash",)),
-    "finish_cancelled": Mutation(2, "finish", "if has_marks then redis.call('HDEL', k.cancelled, id) end", "", ("cancel",)),
+    "finish_suspects": Mutation(
+        17, "finish", "if is_suspect then redis.call('HDEL', k.suspects, place) end", "", ("crash",)
+    ),
+    "finish_cancelled": Mutation(
+        10, "finish", "if has_marks then redis.call('HDEL', k.cancelled, id) end", "", ("cancel",)
+    ),
     "settled_counted": Mutation(33, "settle", "redis.pcall('HINCRBY', KEYS[1], ARGV[5 + lane], n)", ""),
     "added_counted": Mutation(33, "promote", "pcall('HINCRBY', KEYS[4], ARGV[2 + i], n)", "", ("retry", "time")),
     "crashes_blamed": Mutation(17, "take", "if blamed then crashes = crashes + 1 else", "do", ("poison",)),

@@ -66,7 +66,12 @@ def main(argv=None):
     """Run; the exit status is 1 when an invariant was violated."""
     options = _arguments(argv)
     console = Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,}"), TextColumn("{task.fields[told]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,}"),
+        TextColumn("{task.fields[told]}"),
+    )
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         done, actions, violations, took_s = _run(options, progress, console)
     console.print(

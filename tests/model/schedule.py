@@ -23,6 +23,7 @@ class Shape(NamedTuple):
         is_prepared: The lanes are there from the start.
         exact_trim: ``~`` trims all it may, else nothing.
         moods: Which kinds of trouble there are.
+        ends_early: It ends with the last message, else when nothing is under way any more.
     """
 
     version: int
@@ -36,6 +37,7 @@ class Shape(NamedTuple):
     is_prepared: bool
     exact_trim: bool
     moods: tuple[str, ...]
+    ends_early: bool
 
     @property
     def all_tags(self):
@@ -60,7 +62,7 @@ def shape_of(random, more=()):
     return Shape(
         random.choice((6, 7)), hosts, random.choice((1, 1, 2)), messages, tags, lanes,
         {task_id: random.choice(lanes) for task_id in IDS[:messages]}, poison, random.random() < 0.8,
-        random.random() < 0.5, moods,
+        random.random() < 0.5, moods, random.random() < 0.7,
     )  # fmt: skip
 
 
@@ -135,14 +137,17 @@ def _ms(*choices):
 
 
 _FAULTS = {
-    "crash": (("kill", _process), ("kill", _process), ("reap", _process), ("reap", _process), ("die", _host), ("fork", _host)),
+    "crash": (
+        ("kill", _process), ("kill", _process), ("reap", _process), ("reap", _process), ("die", _host), ("fork", _host),
+    ),
     "pause": (
-        ("pause", "processes", _process), ("pause", "hosts", _host), ("wake", "processes", _process), ("wake", "hosts", _host),
+        ("pause", "processes", _process), ("pause", "hosts", _host),
+        ("wake", "processes", _process), ("wake", "hosts", _host),
         ("lone", _host, _ms(5_000, 7_500, 12_500)), ("lone", _host, _ms(6_250, 7_500, 8_750)),
     ),
     "net": (("deaf", _host),),
     "time": (("time", _ms(300, 1_300, 2_600, 5_200)), ("time", _ms(5_200, 12_000, 31_000)), ("audit", _process)),
-    "cancel": (("cancel", lambda c: c._one(c.world.clients), lambda c: int(c.random.random() * c.world.shape.messages)),),
+    "cancel": (("cancel", lambda c: c._one(c.world.clients), lambda c: c.random.randrange(c.world.shape.messages)),),
     "server": (("restart", _ms(10, 2_000, 5_200)),),
     "group": (("ungroup", _ms(0, 1)),),
     "clock": (("clock", _ms(-60_000, -3_000, 3_000, 60_000)), ("skew", _ms(-60_000, 0, 60_000))),

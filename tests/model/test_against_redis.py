@@ -13,7 +13,9 @@ from streamwork.store.commands import plain
 from tests.helpers import state_of
 from tests.model.server import KEYS, ModelServer
 
-STREAM, HASH, ZSET, SET, LIST, TEXT = (f"{KEYS.tag}:{name}" for name in ("stream", "hash", "zset", "set", "list", "text"))
+STREAM, HASH, ZSET, SET, LIST, TEXT = (
+    f"{KEYS.tag}:{name}" for name in ("stream", "hash", "zset", "set", "list", "text")
+)
 EVERY = (STREAM, HASH, ZSET, SET, LIST, TEXT)
 FAR_MS = 100_000_000
 
@@ -144,7 +146,9 @@ def _compare(driver, model, version, requests):
     for number, request in enumerate(requests, 1):
         command = plain(*request)
         real, ours = _of_server(driver, command), _of_model(model, command)
-        assert _comparable(request, ours) == _comparable(request, real), f"{number}: {request} after {requests[:number]}"
+        assert _comparable(request, ours) == _comparable(request, real), (
+            f"{number}: {request} after {requests[:number]}"
+        )
 
 
 @pytest.mark.parametrize("requests", [_plain, _stream, st.one_of(_plain, _stream)], ids=["plain", "streams", "both"])

@@ -7,8 +7,9 @@ import pytest
 from tests.model import schedule
 from tests.model.world import patched
 
-PARTS = 20
-EACH = 50
+# 100,000 schedules; in parts, so that they spread over the suite's processes.
+PARTS = 40
+EACH = 2_500
 
 
 @pytest.mark.parametrize("part", range(PARTS))

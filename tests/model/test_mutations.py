@@ -6,6 +6,7 @@ import pytest
 
 from tests.model import schedule
 from tests.model.mutations import MUTATIONS, without
+from tests.model.scenes import SCENES
 from tests.model.world import patched
 
 MOST = 4_000
@@ -20,11 +21,19 @@ def _first_failure(moods, most):
     return None
 
 
-@pytest.mark.parametrize("name", MUTATIONS)
+@pytest.mark.parametrize("name", [name for name in MUTATIONS if name not in SCENES])
 def test_a_missing_guard_is_noticed(name):
     mutation = MUTATIONS[name]
     with without(mutation):
         assert _first_failure(mutation.moods, MOST) is not None
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_a_scene_shows_the_guard(name):
+    with patched():
+        assert schedule.replay(*SCENES[name]) is None
+    with without(MUTATIONS[name]), patched():
+        assert schedule.replay(*SCENES[name]) is not None
 
 
 def test_a_failing_schedule_is_cut_to_what_it_needs():

@@ -151,7 +151,9 @@ class Side:
 
     def cancel(self, bodies, which):
         """Cancel."""
-        return self._run(scripts.cancel(KEYS, bodies[which].task_id, "me", b"t\ncancelled\n", 1_000_000, "r", lane=LANE))
+        return self._run(
+            scripts.cancel(KEYS, bodies[which].task_id, "me", b"t\ncancelled\n", 1_000_000, "r", lane=LANE)
+        )
 
     def promote(self, bodies):
         """Promote what is due."""
