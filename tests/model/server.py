@@ -11,7 +11,8 @@ from streamwork.store.keys import QueueKeys
 
 KEYS = QueueKeys("m", "q")
 _WATCHED = (
-    "consumers", "grace", "control", "result_prefix", "due", "due_body", "dead", "moved", "cancelled", "suspects", "low", "added", "settled", "restoring",
+    "consumers", "grace", "control", "result_prefix", "due", "due_body", "dead", "moved", "cancelled", "suspects",
+    "low", "added", "settled", "restoring",
 )  # fmt: skip
 _HERE = Path(__file__).parent
 _FILES = ("core", "plain", "streams", "groups", "ghost")
@@ -90,7 +91,7 @@ class ModelServer:
         """Know that ids and marks are of different clocks."""
         self._ghost[b"is_stepped"] = True
 
-    def keys(self):
+    def names(self):
         """The names of all keys."""
         return sorted(key for key, _ in self.model[b"db"].items())
 

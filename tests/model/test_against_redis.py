@@ -8,9 +8,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from streamwork.errors import StoreError
-from streamwork.store import healing, scripts
 from streamwork.store.commands import plain
-from tests.helpers import state_of
 from tests.model.server import KEYS, ModelServer
 
 STREAM, HASH, ZSET, SET, LIST, TEXT = (
@@ -39,15 +37,18 @@ def _request(name, *parts):
 _plain = st.one_of(
     _request("GET", _keys), _request("SET", TEXT, _names), _request("SET", TEXT, _names, "PX", FAR_MS),
     _request("SET", TEXT, "x", "PX", 0), _request("DEL", _keys), _request("DEL", HASH, ZSET), _request("EXISTS", _keys),
-    _request("TYPE", _keys), _request("PEXPIRE", _keys, FAR_MS), _request("PERSIST", _keys), _request("MGET", TEXT, HASH),
+    _request("TYPE", _keys), _request("PEXPIRE", _keys, FAR_MS), _request("PERSIST", _keys),
+    _request("MGET", TEXT, HASH),
     _request("HSET", _keys, _names, _names), _request("HSET", HASH, _names, 7), _request("HSETNX", HASH, _names, "x"),
     _request("HGET", _keys, _names), _request("HMGET", HASH, _names, _names), _request("HDEL", _keys, _names, _names),
     _request("HEXISTS", HASH, _names), _request("HLEN", _keys), _request("HKEYS", HASH), _request("HGETALL", HASH),
     _request("HINCRBY", _keys, _names, st.integers(-3, 3)),
     _request("SADD", _keys, _names, _names), _request("SREM", SET, _names), _request("SMEMBERS", SET),
     _request("RPUSH", _keys, _names), _request("LLEN", _keys), _request("LPOP", LIST),
-    _request("ZADD", _keys, st.integers(0, 4), _names), _request("ZREM", ZSET, _names), _request("ZSCORE", _keys, _names),
-    _request("ZCARD", ZSET), _request("ZRANGE", ZSET, 0, st.integers(-1, 2)), _request("ZRANGE", ZSET, 0, 0, "WITHSCORES"),
+    _request("ZADD", _keys, st.integers(0, 4), _names), _request("ZREM", ZSET, _names),
+    _request("ZSCORE", _keys, _names),
+    _request("ZCARD", ZSET), _request("ZRANGE", ZSET, 0, st.integers(-1, 2)),
+    _request("ZRANGE", ZSET, 0, 0, "WITHSCORES"),
     _request("ZRANGEBYSCORE", ZSET, "-inf", st.integers(0, 4), "LIMIT", 0, _counts),
 )  # fmt: skip
 
@@ -61,14 +62,17 @@ _look = st.one_of(
 _stream = st.one_of(
     _request("XADD", _keys, "*", "d", _names).filter(lambda request: request[1] != STREAM),
     _request("XADD", STREAM, _ids, "d", _names), _request("XADD", STREAM, "NOMKSTREAM", _ids, "d", _names),
-    _request("XADD", STREAM, "MAXLEN", "~", 1, _ids, "d", _names), _request("XADD", STREAM, "MAXLEN", "=", 3, _ids, "d", _names),
+    _request("XADD", STREAM, "MAXLEN", "~", 1, _ids, "d", _names),
+    _request("XADD", STREAM, "MAXLEN", "=", 3, _ids, "d", _names),
     _request("XGROUP", "CREATE", STREAM, "g", st.one_of(st.sampled_from(["0", "$"]), _ids), "MKSTREAM"),
     _request("XGROUP", "CREATE", STREAM, "g", "0"), _request("XGROUP", "DESTROY", STREAM, "g"),
     _request("XGROUP", "DELCONSUMER", STREAM, "g", _who),
     _request("XREADGROUP", "GROUP", "g", _who, "COUNT", _counts, "STREAMS", STREAM, ">"),
     _request("XACK", _keys, "g", _ids, _ids), _request("XTRIM", STREAM, "MINID", "=", _ids),
-    _request("XTRIM", STREAM, "MINID", "~", _ids, "LIMIT", 100), _request("XDEL", STREAM, _ids), _request("DEL", STREAM),
-    _request("XCLAIM", STREAM, "g", _who, 0, _ids), _request("XCLAIM", STREAM, "g", _who, 0, _ids, _ids, "TIME", 1, "JUSTID"),
+    _request("XTRIM", STREAM, "MINID", "~", _ids, "LIMIT", 100), _request("XDEL", STREAM, _ids),
+    _request("DEL", STREAM),
+    _request("XCLAIM", STREAM, "g", _who, 0, _ids),
+    _request("XCLAIM", STREAM, "g", _who, 0, _ids, _ids, "TIME", 1, "JUSTID"),
     _request("XCLAIM", STREAM, "g", _who, 0, _ids, "TIME", 1, "RETRYCOUNT", 9, "FORCE", "JUSTID"),
     _request("XCLAIM", STREAM, "g", _who, 3_600_000, _ids), _look,
 )  # fmt: skip

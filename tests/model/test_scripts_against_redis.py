@@ -47,7 +47,7 @@ class Model:
         self.server.now_ms = int(time.time() * 1000)
         if command.args[0] == "KEYS":
             prefix = command.args[1].replace("[", "").replace("]", "").rstrip("*").encode()
-            return [key for key in self.server.keys() if key.startswith(prefix)]
+            return [key for key in self.server.names() if key.startswith(prefix)]
         reply = self.server.execute(command)
         if isinstance(reply, hiredis.ReplyError):
             raise translated(redis.ResponseError(str(reply)), "the model")
