@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from streamwork.store.commands import plain
-from tests.model.parts import KEYS
-from tests.model.world import IDS
+from tests.model.client import IDS
+from tests.model.server import KEYS
 
 SERVICES = ("beat", "reaper", "promoter", "restorer", "maintainer")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tests.model.client import IDS
 from tests.model.schedule import Shape
-from tests.model.world import IDS
 
 
 def _shape(*processes):

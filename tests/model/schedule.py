@@ -6,8 +6,9 @@ from random import Random
 from typing import NamedTuple
 
 from tests.model.actions import SERVICES, Actions
+from tests.model.client import IDS
 from tests.model.end import come_to_an_end
-from tests.model.world import IDS, World
+from tests.model.world import World
 
 
 class Shape(NamedTuple):

@@ -10,62 +10,24 @@ from collections import deque
 from types import SimpleNamespace
 
 from streamwork.broker import async_sender, outgoing, resend
-from streamwork.broker.async_sender import AsyncSender
-from streamwork.broker.outgoing import Outgoing
 from streamwork.clock import SYSTEM_CLOCK
 from streamwork.context import Context  # noqa: F401 - imported before the first clock is patched
-from streamwork.errors import EnqueueUnknown, Reject, Skip, StoreError
-from streamwork.model.state import State
+from streamwork.errors import Reject, Skip
 from streamwork.store import healing, scripts
 from streamwork.store.commands import plain
-from streamwork.wire.message import NO_OPTIONS, Failure, decode_journal, encode_message, encode_record, encode_result
+from streamwork.wire.message import decode_journal
 from streamwork.worker import consumer, control, registrar, settle
+from tests.model.client import BODIES, IDS, Client
 from tests.model.driver import Greeting
+from tests.model.host import Host
 from tests.model.loop import ModelLoop, Thread
-from tests.model.parts import AUDIT_MS, CONFIG, KEYS, Host, Party, Process
-from tests.model.server import ModelServer
+from tests.model.parts import AUDIT_MS, CONFIG
+from tests.model.process import Process
+from tests.model.server import KEYS, ModelServer
 
 BEGIN_MS = 1_700_000_000_000
-IDS = [f"{number:032x}" for number in range(1, 17)]
-BODIES = {task_id: encode_message(task_id, "work", b"\x90", None, NO_OPTIONS, None) for task_id in IDS}
-CANCELLED = encode_record(Failure("Cancelled", "cancelled before it ran"))
 _SERVER = ModelServer()
 _now = SimpleNamespace(world=None, closed=0)
-
-
-class Violated(AssertionError):
-    """An invariant does not hold."""
-
-
-class Client(Party):
-    """Sends task messages, or cancels some."""
-
-    def __init__(self, world, name):
-        super().__init__(world, name)
-        self.driver = self.make_driver("driver", CONFIG.client.deadline_s)
-        self.sender = AsyncSender(self.driver, CONFIG.client)
-        self.is_sending = False
-
-    async def send(self, task_ids, lanes):
-        """Send one chunk, as `AsyncSender` does."""
-        world = self.world
-        chunk = [Outgoing(task_id, lane, BODIES[task_id]) for task_id, lane in zip(task_ids, lanes, strict=True)]
-        try:
-            entries = await self.sender._send_chunk(KEYS, chunk)
-        except (EnqueueUnknown, StoreError):
-            pass
-        else:
-            for task_id, lane, entry in zip(task_ids, lanes, entries, strict=True):
-                world.accepted(task_id, lane, entry)
-        self.is_sending = False
-
-    async def cancel(self, task_id, lane, entry):
-        """Ask for a cancellation, once."""
-        record = encode_result(f"cancel/{self.world.number()}", State.CANCELLED, CANCELLED)
-        with contextlib.suppress(StoreError):
-            await self.driver.run(
-                scripts.cancel(KEYS, task_id, "model", record, 3_600_000, "nobody", lane=lane, entry=entry)
-            )
 
 
 class World:
