@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from streamwork.store.keys import spec_of
 
-_ROUNDS = 90
+# More than two steps of a clock: what a retry computed with one clock may be due that late by another.
+_ROUNDS = 200
 _must_expire = {}
 
 
