@@ -221,13 +221,18 @@ class Adopted(NamedTuple):
     suspicion: bytes | None
 
 
-def adopt(keys: QueueKeys, lane: str, consumer: str, most: int, own: Sequence[bytes] = ()) -> Command[list[Adopted]]:
-    """Take over marked entries of a lane, or (with `own`) entries of its own that the consumer lost track of."""
+def adopt(
+    keys: QueueKeys, lane: str, consumer: str, most: int, own: Sequence[tuple[bytes, int]] = ()
+) -> Command[list[Adopted]]:
+    """Take over marked entries of a lane, or (with `own`) entries of its own that the consumer lost track of.
+
+    Those come with their delivery counts: what has another one by now is not lost any more.
+    """
     return call_script(
         ADOPT,
         (keys.lane(lane), keys.returned, keys.suspects, keys.settled, keys.kept, keys.due, keys.due_body, keys.moved,
          keys.control),
-        (consumer, lane, most, consumer if own else "returned", *own),
+        (consumer, lane, most, consumer if own else "returned", *(part for entry in own for part in entry)),
         lambda reply: [
             Adopted(entry, fields or None, delivered, suspicion) for entry, fields, delivered, suspicion in reply
         ],

@@ -117,14 +117,14 @@ class Reclaimer:
             if again:
                 logger.warning("own entries found again", extra={"lane": lane.stream, "entries": len(again)})
             free = max(0, room())
-            if again[:free]:
+            counted = [(entry, missing[entry]) for entry in again]
+            if counted[:free]:
                 await self._driver.connect()
                 server = self._driver.run_id
-                own = await self._driver.run(scripts.adopt(lane.queue.keys, lane.name, consumer, free, again[:free]))
+                own = await self._driver.run(scripts.adopt(lane.queue.keys, lane.name, consumer, free, counted[:free]))
                 await self._take_up(self._runs(lane, own, consumer, server), room())
-            if again[free:]:
-                counted = [(entry, missing[entry]) for entry in again[free:]]
-                await self._driver.run(scripts.release(lane.queue.keys, lane.name, consumer, counted))
+            if counted[free:]:
+                await self._driver.run(scripts.release(lane.queue.keys, lane.name, consumer, counted[free:]))
         return unknown
 
     async def _own(self, lane: LaneSide, consumer: str) -> list[Any]:

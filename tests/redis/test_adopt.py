@@ -88,14 +88,21 @@ def test_many_adopters_at_once_take_each_entry_once(redis_url, driver, keys):
 def test_an_audit_brings_back_only_ones_own(driver, keys):
     lost, other = deliver(driver, keys, "w1", 2)
     (stranger,) = deliver(driver, keys, "w2")
-    rows = adopt(driver, keys, "w1", own=[lost.entry, stranger.entry])
+    rows = adopt(driver, keys, "w1", own=[(lost.entry, 1), (stranger.entry, 1)])
     assert [(row.entry, row.delivered) for row in rows] == [(lost.entry, 2)]
     assert owners(driver, keys) == {lost.entry: ("w1", 2), other.entry: ("w1", 1), stranger.entry: ("w2", 1)}
 
 
+def test_what_two_audits_found_at_once_runs_once(driver, keys):
+    (lost,) = deliver(driver, keys, "w1")
+    assert len(adopt(driver, keys, "w1", own=[(lost.entry, 1)])) == 1
+    assert adopt(driver, keys, "w1", own=[(lost.entry, 1)]) == []
+    assert owners(driver, keys) == {lost.entry: ("w1", 2)}
+
+
 def test_after_an_audit_the_earlier_delivery_cannot_reschedule(driver, keys):
     (lost,) = deliver(driver, keys, "w1")
-    (row,) = adopt(driver, keys, "w1", own=[lost.entry])
+    (row,) = adopt(driver, keys, "w1", own=[(lost.entry, 1)])
     assert not settle(driver, keys, lost, "R")
     assert settle(driver, keys, lost._replace(count=row.delivered), "R")
 
@@ -121,7 +128,7 @@ def test_a_lane_without_a_group_has_nothing_and_is_unmarked(driver, keys):
 
 def test_an_audit_of_a_lane_without_a_group_says_so(driver, keys):
     with pytest.raises(NoGroup):
-        adopt(driver, keys, "w1", own=[b"1-1"])
+        adopt(driver, keys, "w1", own=[(b"1-1", 1)])
 
 
 def test_it_works_when_redis_is_full(own, own_keys):

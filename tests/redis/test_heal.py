@@ -46,6 +46,14 @@ def test_what_comes_after_the_loss_is_read_at_once_and_what_came_before_is_noted
     assert [d.task_id for d in read(driver, keys, "w1")] == [m.task_id for m in new]
 
 
+def test_a_lane_that_fell_off_the_list_is_told_as_a_new_one(driver, keys):
+    put(driver, keys)
+    told = signals(driver, keys)
+    driver.run(plain("DEL", keys.lanes, keys.lane(LANE)))
+    heal(driver, keys)
+    assert signals(driver, keys)[len(told) :] == [("lane", LANE), ("returned", LANE)]
+
+
 def test_a_lane_where_all_is_settled_needs_no_restoring(driver, keys):
     for delivery in deliver(driver, keys, "w1", 5):
         assert settle(driver, keys, delivery)

@@ -60,7 +60,7 @@ def examples(keys):
         "pulse": (scripts.pulse(keys, "r", 1, 1, 1), 0, 0),
         "take": (scripts.take(keys, LANE, "w1", mode="dead", started=[b"1-1", b"1-2"]), 0, 2),
         "release": (scripts.release(keys, LANE, "w1", [(b"1-1", 1), (b"1-2", 1)]), 0, 4),
-        "adopt": (scripts.adopt(keys, LANE, "w1", 5, [b"1-1"]), 0, 1),
+        "adopt": (scripts.adopt(keys, LANE, "w1", 5, [(b"1-1", 1)]), 0, 2),
         "heal": (healing.heal(keys, LANE, 1), 0, 0),
         "restore": (healing.restore(keys, LANE, b"0 1-1 7", b"1-1", 5, [b"0-1", b"0-2"]), 0, 2),
         "drop_consumer": (scripts.drop_consumer(keys, LANE, "w1"), 0, 0),
@@ -200,9 +200,9 @@ def walk_kept(driver, keys):
     """Run what happens when an entry is trimmed under its owner."""
     bounds = healing.Bounds(entries=1, nearly_full_ms=1000)
     for n, end_of in enumerate((
-        lambda entry: scripts.take(keys, LANE, "w1", mode="reap"),
+        lambda entry: scripts.take(keys, LANE, "w1", mode="leave"),
         lambda entry: scripts.release(keys, LANE, "w1", [(entry, 1)]),
-        lambda entry: scripts.adopt(keys, LANE, "w1", 1, [entry]),
+        lambda entry: scripts.adopt(keys, LANE, "w1", 1, [(entry, 1)]),
         lambda entry: healing.heal(keys, LANE, 1),
     )):  # fmt: skip
         driver.run(plain("DEL", keys.grace, keys.alive("w1")))
@@ -233,7 +233,7 @@ def walk_faults(driver, keys):
     rows = driver.run(scripts.adopt(keys, LANE, "w2", 10))
     driver.run(scripts.take(keys, LANE, "w2", mode="dead", evidence="x", started=[rows[-1].entry]))
     driver.run(scripts.adopt(keys, LANE, "w3", 10))
-    driver.run(scripts.adopt(keys, LANE, "w3", 10, [rows[-1].entry]))
+    driver.run(scripts.adopt(keys, LANE, "w3", 10, [(rows[-1].entry, rows[-1].delivered + 1)]))
     driver.run(scripts.drop_consumer(keys, LANE, "w2"))
     for near in (1, 60_000):
         driver.run(scripts.pulse(keys, "b", 60_000, 60_000, near))

@@ -314,6 +314,14 @@ def test_a_resent_chunk_hears_the_same_answer_item_by_item(driver, keys):
     assert driver.run(scripts.settle(keys, "w1", chunk)) == first
 
 
+def test_two_deliveries_of_one_entry_that_end_at_the_same_instant_are_told_apart(driver, keys):
+    (first,) = deliver(driver, keys, "w1")
+    second = hand_over(driver, keys, first, "w1")
+    assert settle(driver, keys, first, keep_ms=0)
+    assert not settle(driver, keys, second, keep_ms=0)
+    assert settle(driver, keys, first, keep_ms=0), "and a resend still hears the answer of its own"
+
+
 def test_the_settle_mark_expires(driver, keys):
     (delivery,) = deliver(driver, keys, "w1")
     assert settle(driver, keys, delivery)

@@ -29,7 +29,7 @@ def kept(driver, keys):
 GIVE_AWAY = {
     "take": lambda keys, old: scripts.take(keys, LANE, "w1", mode="leave"),
     "release": lambda keys, old: scripts.release(keys, LANE, "w1", [(old.entry, old.count)]),
-    "adopt": lambda keys, old: scripts.adopt(keys, LANE, "w1", 10, [old.entry]),
+    "adopt": lambda keys, old: scripts.adopt(keys, LANE, "w1", 10, [(old.entry, old.count)]),
 }
 
 
@@ -61,7 +61,7 @@ def test_a_zombie_gives_nothing_away(driver, keys):
     old = kept(driver, keys)
     assert driver.run(scripts.release(keys, LANE, "w1", [(old.entry, old.count + 1)])) == 0
     assert driver.run(scripts.release(keys, LANE, "w9", [(old.entry, old.count)])) == 0
-    driver.run(scripts.adopt(keys, LANE, "w9", 10, [old.entry]))
+    driver.run(scripts.adopt(keys, LANE, "w9", 10, [(old.entry, old.count)]))
     assert owners(driver, keys) == {old.entry: ("w1", 1)}
     assert settle(driver, keys, old)
 

@@ -2,7 +2,7 @@
 -- include: unkeep
 -- KEYS  1 lane · 2 returned · 3 suspects · 4 settled · 5 kept · 6 due · 7 due:body · 8 moved · 9 control
 -- ARGV  1 consumer · 2 lane name · 3 most entries (free slots) · 4 from: "returned", or the consumer itself for its audit
---       (rule 18) with the entries in question behind
+--       (rule 18) with the entries in question behind, each with its delivery count
 -- Returns  list of {entry, fields or nil where the entry is gone from the stream, delivery count, suspicion or nil}
 -- Atomic because  the owner check and the claim must be one, or two consumers adopt one entry.
 -- Entries marked `returned` are listed by owner, so a live owner's are never looked at, however long they run.
@@ -17,9 +17,10 @@ if from == 'returned' then
   found = redis.pcall('XPENDING', KEYS[1], 'workers', '-', '+', ARGV[3], from)
   if found.err then found = {} end
 else
-  for i = 5, #ARGV do
+  for i = 5, #ARGV, 2 do
     local p = call('XPENDING', KEYS[1], 'workers', ARGV[i], ARGV[i], 1, from)
-    if #p == 1 then found[#found + 1] = p[1] end
+    -- Another count means that it was found meanwhile, by the reader's own look, and runs.
+    if #p == 1 and p[1][4] == tonumber(ARGV[i + 1]) then found[#found + 1] = p[1] end
   end
 end
 local out = {}

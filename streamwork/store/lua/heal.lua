@@ -55,6 +55,9 @@ for i = 1, #places do
 end
 local made = pcall('XGROUP', 'CREATE', KEYS[1], 'workers', at, 'MKSTREAM')
 if type(made) == 'table' and made.err then return made end
-pcall('HSET', KEYS[2], ARGV[1], ARGV[2])
+-- Where all was deleted, supervisors may have seen a list without it meanwhile: nobody else would tell them.
+if pcall('HSET', KEYS[2], ARGV[1], ARGV[2]) == 1 then
+  pcall('XADD', KEYS[5], 'MAXLEN', '~', 1000, '*', 'e', 'lane', 'v', ARGV[1])
+end
 pcall('XADD', KEYS[5], 'MAXLEN', '~', 1000, '*', 'e', 'returned', 'v', ARGV[1])
 return low

@@ -97,9 +97,10 @@ end
 local function first_line(text)
   return type(text) == 'string' and string.sub(text, 1, (string.find(text, '\n', 1, true) or 1) - 1)
 end
--- What tells one chunk of a consumer from all others: its records hold the entries and the instants.
-local chunk = #items == 0 and '' or
-  redis.sha1hex(#items .. '\n' .. ARGV[items[1].at + 4] .. '\n' .. ARGV[items[#items].at + 4])
+-- What tells one chunk of a consumer from all others: its records hold the entries and the instants, and two deliveries
+-- of one entry may end at the same instant.
+local function record_of(item) return '\n' .. item.count .. '\n' .. ARGV[item.at + 4] end
+local chunk = #items == 0 and '' or redis.sha1hex(#items .. record_of(items[1]) .. record_of(items[#items]))
 local answer_before
 local function was_committed(n)
   if answer_before == nil then

@@ -108,7 +108,7 @@ def give_back(driver, keys, old):
 
 
 def lose_track(driver, keys, old):
-    driver.run(scripts.adopt(keys, LANE, "w1", 10, [old.entry]))
+    driver.run(scripts.adopt(keys, LANE, "w1", 10, [(old.entry, old.count)]))
 
 
 def lose_the_group(driver, keys, old):

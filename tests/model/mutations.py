@@ -1,0 +1,142 @@
+"""Guards taken out of the scripts, one at a time: the model must notice each, by chance or in a scene of `scenes.py`.
+
+Only what concerns several parties is here; the guards that one call can show are in `tests/faults/` and `tests/redis/`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from importlib import resources
+from typing import NamedTuple
+
+from streamwork.store.scripts import ALL_SCRIPTS
+
+
+class Mutation(NamedTuple):
+    """One guard: what it keeps from happening, its rule, and what stands in its place.
+
+    Attributes:
+        rule: Number in the protocol.
+        script: File in ``streamwork/store/lua``.
+        on: The guard; stands in the file once.
+        off: What stands there without it.
+        moods: The trouble that shows it; every schedule has it, so that few are enough.
+    """
+
+    rule: int
+    script: str
+    on: str
+    off: str
+    moods: tuple[str, ...] = ()
+
+
+_MINE = "if op == 'R' or op == 'D' or careful then mine = is_owner(stream, entry, item.count) end"
+_COUNTED = "if not p.err and #p == 1 and p[1][4] == tonumber(ARGV[i + 1]) then"
+
+MUTATIONS = {
+    "sender_numbers": Mutation(1, "enqueue", "local mark = call('GET', KEYS[1])", "local mark = nil", ("net",)),
+    "sender_mark_kept": Mutation(
+        1, "enqueue", "call('SET', KEYS[1], number .. '\\n' .. ids, 'PX', ARGV[2])", "", ("net",)
+    ),
+    "lane_told": Mutation(
+        6, "enqueue", "pcall('XADD', KEYS[4], 'MAXLEN', '~', 1000, '*', 'e', 'lane', 'v', ARGV[5 + made[j]])", ""
+    ),
+    "healed_lane_told": Mutation(
+        8, "heal", "if pcall('HSET', KEYS[2], ARGV[1], ARGV[2]) == 1 then",
+        "if pcall('HSET', KEYS[2], ARGV[1], ARGV[2]) == 7 then",
+    ),
+    "group_from_the_end": Mutation(
+        8, "heal", "if type(noted) == 'table' then at = low end", "call('HDEL', KEYS[4], ARGV[1])", ("group",)
+    ),
+    "group_from_the_start": Mutation(
+        8, "heal", "local made = pcall('XGROUP', 'CREATE', KEYS[1], 'workers', at,",
+        "local made = pcall('XGROUP', 'CREATE', KEYS[1], 'workers', '0',", ("group",),
+    ),
+    "journal_heeded": Mutation(8, "restore", "for i = 5, #ARGV do taken[ARGV[i]] = true end", "", ("group",)),
+    "low_below_pending": Mutation(
+        8, "maintain", "local oldest = pending > 0 and", "local oldest = false and", ("time",)
+    ),
+    "trim_below_pending": Mutation(30, "maintain", "local safe = low\n", "local safe = ARGV[2]\n", ("time",)),
+    "take_only_the_dead": Mutation(
+        14, "take", "if call('EXISTS', KEYS[6]) == 1 then return -2 end", "", ("pause", "time")
+    ),
+    "grace": Mutation(
+        14, "take", "if call('EXISTS', KEYS[5]) == 1 then return -1 end", "", ("pause", "time")
+    ),
+    "give_back_only_ones_own": Mutation(15, "release", _COUNTED, "if true then", ("pause", "time", "net")),
+    "drop_only_the_empty": Mutation(
+        15, "drop_consumer", "if p.err or #p > 0 then return 0 end", "if p.err then return 0 end", ("crash", "net")
+    ),
+    "marked_lane_told": Mutation(15, "take", "redis.pcall('SADD', KEYS[2], lane)", "", ("crash", "net")),
+    "adoption_by_age": Mutation(
+        16, "adopt", "redis.pcall('XPENDING', KEYS[1], 'workers', '-', '+', ARGV[3], from)",
+        "redis.pcall('XPENDING', KEYS[1], 'workers', 'IDLE', 3000, '-', '+', ARGV[3])", ("crash", "time"),
+    ),
+    "audit_counts": Mutation(
+        18, "adopt", "if #p == 1 and p[1][4] == tonumber(ARGV[i + 1]) then", "if #p == 1 then", ("net", "time")
+    ),
+    "gate": Mutation(
+        20, "settle", "if mine and call('XACK', stream, 'workers', entry) == 1 then",
+        "call('XACK', stream, 'workers', entry)\n  if mine then", ("pause", "time", "retry"),
+    ),
+    "owner_check": Mutation(20, "settle", _MINE, "if careful then mine = is_owner(stream, entry, item.count) end",
+                            ("pause", "time", "retry")),
+    "chunk_told_apart": Mutation(
+        23, "settle", "local function record_of(item) return '\\n' .. item.count .. '\\n' .. ARGV[item.at + 4] end",
+        "local function record_of(item) return '' end", ("pause", "time", "net"),
+    ),
+    "outcome_token": Mutation(
+        23, "settle", "local same = op ~= 'R' and first_line(redis.pcall('GET', result)) == first_line(ARGV[a + 5])\n"
+        "    if not same and not was_committed(n) then", "if true then", ("net",),
+    ),
+    "cancel_only_what_it_removed": Mutation(
+        25, "cancel", "if call('ZREM', KEYS[1], id) == 1 then", "if true then", ("cancel",)
+    ),
+    "cancel_frees_due": Mutation(
+        25, "cancel", "call('HDEL', KEYS[2], id)\n  call('SET'", "call('SET'", ("cancel", "retry")
+    ),
+    "cancel_of_the_ended": Mutation(
+        25, "cancel", "if call('EXISTS', KEYS[5]) == 1 or call('ZSCORE', KEYS[8], id) then return true end", "",
+        ("cancel",),
+    ),
+    "promoted_once": Mutation(26, "promote", "elseif call('ZREM', KEYS[1], id) == 1 then", "else", ("retry", "time")),
+    "finish_moved": Mutation(
+        26, "finish", "if was_moved then redis.call('HDEL', k.moved, id) end", "", ("retry", "time")
+    ),
+    "finish_suspects": Mutation(
+        17, "finish", "if is_suspect then redis.call('HDEL', k.suspects, place) end", "", ("crash",)
+    ),
+    "finish_cancelled": Mutation(
+        10, "finish", "if has_marks then redis.call('HDEL', k.cancelled, id) end", "", ("cancel",)
+    ),
+    "settled_counted": Mutation(33, "settle", "redis.pcall('HINCRBY', KEYS[1], ARGV[5 + lane], n)", ""),
+    "added_counted": Mutation(33, "promote", "pcall('HINCRBY', KEYS[4], ARGV[2 + i], n)", "", ("retry", "time")),
+    "crashes_blamed": Mutation(17, "take", "if blamed then crashes = crashes + 1 else", "do", ("poison",)),
+}  # fmt: skip
+
+
+def _without(mutation):
+    folder = resources.files("streamwork.store") / "lua"
+    text = (folder / f"{mutation.script}.lua").read_text()
+    assert text.count(mutation.on) == 1, f"not once in {mutation.script}.lua: {mutation.on!r}"
+    return text, text.replace(mutation.on, mutation.off)
+
+
+@contextlib.contextmanager
+def without(mutation):
+    """Run what is inside without this guard."""
+    text, changed = _without(mutation)
+    touched = []
+    for script in ALL_SCRIPTS:
+        source = script.source.decode()
+        if text in source:
+            script.__dict__["source"] = source.replace(text, changed).encode()
+            script.__dict__.pop("sha", None)
+            touched.append(script)
+    assert touched
+    try:
+        yield
+    finally:
+        for script in touched:
+            script.__dict__.pop("source", None)
+            script.__dict__.pop("sha", None)
