@@ -6,6 +6,7 @@ They run in a process that runs no task, so no body can starve them (rule 11, fa
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from streamwork.clock import SYSTEM_CLOCK
@@ -21,6 +22,8 @@ from streamwork.worker.healing import Restorer
 from streamwork.worker.liveness import Beat, Reaper
 from streamwork.worker.member import Member, QueueFacts
 from streamwork.worker.upkeep import Maintainer, Promoter
+
+logger = logging.getLogger(__name__)
 
 
 class Keeper:
@@ -86,7 +89,10 @@ class Keeper:
 
     def _heard(self, queue: QueueFacts, event: str, value: str) -> None:
         name = queue.keys.queue
-        if event == "lane":
+        if event in ("lane", "lost"):
+            if event == "lost":
+                facts = {"queue": name, "lane": value}
+                logger.error("data lost: a lane was deleted with all that was on it, and is made anew", extra=facts)
             if value not in queue.lanes:
                 queue.lanes.append(value)
             self._tell_lanes(queue)

@@ -29,6 +29,7 @@ examples:
   ops/faults --only 'kill*' --seeds 20             how soon the work of a killed worker goes on
   ops/faults --only zombie-thawed --seed 7 --keep  that very run again; its history and logs stay
   ops/faults --minutes 30                          whatever comes in half an hour
+  ops/faults --model --minutes 10 --jobs 2         no server: the broker's own code over a model of Redis (own --help)
 
 A failed run leaves its folder (history, gates, logs of the workers) and prints where. The seed decides what a scenario
 leaves to chance; how the processes interleave is the machine's, so repeat a rare failure with --seeds.

@@ -73,11 +73,7 @@ READING: dict[str, Guard] = {
     "new_lane_told": guard(
         6,
         "every worker hears of a new lane",
-        (
-            LUA + "enqueue.lua",
-            "pcall('XADD', KEYS[4], 'MAXLEN', '~', 1000, '*', 'e', 'lane', 'v', ARGV[5 + made[j]])",
-            "",
-        ),
+        (LUA + "enqueue.lua", "lost[made[j]] and 'lost' or 'lane'", "'nothing'"),
     ),
     "changed_meanwhile": guard(
         6,

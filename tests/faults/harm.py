@@ -35,9 +35,24 @@ def kill_redis(stage):
     stage.prove("the Redis that was killed", process_state(pid) == "" and pid)
 
 
+def until_no_fsync(stage):
+    """Wait until no fsync goes on, nor is about to: one begins as a second of the server's clock does.
+
+    During one, the server answers what it has not written to its file yet, and a kill loses what it acknowledged: the
+    price of `everysec`, and no fault of ours.
+    """
+
+    def is_between():
+        _, micros = map(int, stage.redis("TIME"))
+        return info(stage, "persistence")["aof_pending_bio_fsync"] == "0" and 200_000 < micros < 700_000
+
+    stage.until(is_between, "no fsync goes on")
+
+
 def restart_redis(stage):
     """Start the Redis again on its data; its first answer is noted."""
     stage.server.start()
+    stage.driver.close()  # its connection is that of the dead one
     stage.answered()
 
 

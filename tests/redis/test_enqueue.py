@@ -198,3 +198,11 @@ def test_five_hundred_messages_are_one_answer(driver, keys):
 
 def test_what_put_sends_is_what_read_gets(driver, keys):
     assert [m.task_id for m in put(driver, keys, 3)] == [d.task_id for d in read(driver, keys, "w")]
+
+
+def test_a_lane_that_was_deleted_is_made_anew_and_its_loss_is_told(driver, keys):
+    put(driver, keys)
+    driver.run(plain("DEL", keys.lane(LANE)))
+    put(driver, keys)
+    assert signals(driver, keys) == [("lane", LANE), ("lost", LANE)]
+    assert len(read(driver, keys, "w1")) == 1

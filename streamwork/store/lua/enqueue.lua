@@ -17,7 +17,7 @@ if mark then
   if number ~= last + 1 then return redis.error_reply('ENQUEUE-GAP chunk ' .. number .. ' after ' .. last) end
 end
 
-local ids, counts, made = nil, {}, nil
+local ids, counts, made, lost = nil, {}, nil, {}
 if lanes == 1 and #ARGV == 8 then
   -- The common case: one message. Answers false where the stream is missing, and an error where it is none.
   local id = call('XADD', KEYS[5], 'NOMKSTREAM', '*', 'd', ARGV[8])
@@ -33,7 +33,12 @@ if not ids then
   end
   if #missing > 0 then
     local new = 0
-    for j = 1, #missing do new = new + 1 - call('HEXISTS', KEYS[2], ARGV[5 + missing[j]]) end
+    for j = 1, #missing do
+      local i = missing[j]
+      local was_there = call('HEXISTS', KEYS[2], ARGV[5 + i])
+      new = new + 1 - was_there
+      lost[i] = was_there == 1
+    end
     if call('HLEN', KEYS[2]) + new > tonumber(ARGV[3]) then
       return redis.error_reply('ENQUEUE-LANES ' .. ARGV[3])
     end
@@ -69,7 +74,9 @@ for i = 1, lanes do
 end
 if made then
   for j = 1, #made do
-    pcall('XADD', KEYS[4], 'MAXLEN', '~', 1000, '*', 'e', 'lane', 'v', ARGV[5 + made[j]])
+    -- A lane that is listed and has no stream was deleted with all that was on it: no reader may meet that before it is
+    -- made anew here, so this is where it is told.
+    pcall('XADD', KEYS[4], 'MAXLEN', '~', 1000, '*', 'e', lost[made[j]] and 'lost' or 'lane', 'v', ARGV[5 + made[j]])
   end
 end
 return ids

@@ -24,11 +24,13 @@ def held_by_both(stage, **options):
     return workers
 
 
-def killed(stage):
+def killed(stage, *, between_fsyncs=False):
     """Kill the Redis and start it again, several times."""
     held_by_both(stage)
     for _ in range(2):
         time.sleep(stage.random.uniform(0.0, 0.3))  # chance: where in the load it falls
+        if between_fsyncs:
+            harm.until_no_fsync(stage)
         harm.kill_redis(stage)
         time.sleep(stage.random.uniform(0.3, 1.2))  # the fault itself
         harm.restart_redis(stage)
@@ -44,7 +46,7 @@ def redis_killed(stage):
 @scenario("redis-killed-everysec", rules=(1, 14, 22, 23), server_kind="everysec", recovery_s=RESUME_S)
 def redis_killed_everysec(stage):
     """The same with `appendfsync everysec`, which loses nothing to a SIGKILL that does not fall into an fsync."""
-    killed(stage)
+    killed(stage, between_fsyncs=True)
 
 
 @scenario("redis-frozen-5s", rules=(12, 14), recovery_s=RESUME_S, most_duplicated_runs=0)
