@@ -106,6 +106,11 @@ LIVENESS: dict[str, Guard] = {
         "the script that takes checks the life itself",
         (Change(LUA + "take.lua", "if call('EXISTS', KEYS[6]) == 1 then return -2 end\n", ""),),
     ),
+    "pulse to take": Guard(
+        14,
+        "nobody is taken where the pulse has lapsed since the reaper looked",
+        (Change(LUA + "take.lua", "if call('EXISTS', KEYS[14]) == 0 then return -1 end\n", ""),),
+    ),
     "taken from the dead": Guard(
         15,
         "the reaper moves what the dead one owns and nothing else",

@@ -68,6 +68,27 @@ def test_by_one_of_the_lists_alone_they_are_not(redis_url, driver, keys, wiped, 
     must_fail(the_dead_are_found, redis_url, driver, keys, module, says=says)
 
 
+def nobody_is_taken_once_the_pulse_has_lapsed(driver, keys):
+    driver.run(scripts.register(keys, "w1", b"", 60_000))
+    deliver(driver, keys, "w1")
+    driver.run(scripts.pulse(keys, "reaper", 60_000, 1, 1_000))
+    wait_until(lambda: not driver.run(plain("EXISTS", keys.grace)), "the grace of the start to end")
+    # What a stall, or a clock set forward, does between the reaper's look and its taking: all lives end at once.
+    driver.run(plain("DEL", keys.alive("w1"), keys.pulse))
+    driver.run(scripts.take(keys, LANE, "w1", mode="reap"))
+    assert owners_of(driver, keys) == {"w1": 1}, "a live one was taken after a stall in the middle of a look"
+
+
+def test_nobody_is_taken_once_the_pulse_has_lapsed(driver, keys):
+    nobody_is_taken_once_the_pulse_has_lapsed(driver, keys)
+
+
+def test_without_a_look_at_the_pulse_they_are(unguarded, keys, wiped):
+    must_fail(
+        nobody_is_taken_once_the_pulse_has_lapsed, unguarded("pulse to take"), keys, says="in the middle of a look"
+    )
+
+
 def nobody_is_taken_because_redis_stood_still(server, driver, life=settings.LivenessConfig):
     keys, times = QueueKeys("own", "default"), life(ttl_s=0.6)
     driver.run(scripts.pulse(keys, "reaper", times.pulse_ms, 1, times.near_ms))
