@@ -157,7 +157,10 @@ class Results:
                 pass  # it ends by itself at the end of its read
             finally:
                 driver.close()
-            thread.join(BLOCK_MS / 1000 + 1)
+            try:
+                thread.join(BLOCK_MS / 1000 + 1)
+            except RuntimeError:
+                pass  # Ctrl-C came while it was being started
         with self._lock:
             left = [waiter for _, waiters in self._waiters.values() for waiter in waiters]
         self._reset()

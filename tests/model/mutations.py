@@ -38,9 +38,7 @@ MUTATIONS = {
     "sender_mark_kept": Mutation(
         1, "enqueue", "call('SET', KEYS[1], number .. '\\n' .. ids, 'PX', ARGV[2])", "", ("net",)
     ),
-    "lane_told": Mutation(
-        6, "enqueue", "pcall('XADD', KEYS[4], 'MAXLEN', '~', 1000, '*', 'e', 'lane', 'v', ARGV[5 + made[j]])", ""
-    ),
+    "lane_told": Mutation(6, "enqueue", "lost[made[j]] and 'lost' or 'lane'", "'nothing'"),
     "healed_lane_told": Mutation(
         8, "heal", "if pcall('HSET', KEYS[2], ARGV[1], ARGV[2]) == 1 then",
         "if pcall('HSET', KEYS[2], ARGV[1], ARGV[2]) == 7 then",

@@ -88,10 +88,12 @@ def test_nothing_runs_beside_a_suspect_whoever_finds_it(driver, keys, reading):
         reader.reclaimer.suspects.append(suspect)
         assert reader.room_beside("me") == 0
         own.start()
-        await await_until(lambda: own.taken and reader.is_waiting, "it runs, and the reader waits for its end")
+        await await_until(
+            lambda: own.taken and reader._waiting is not None, "it runs, and the reader waits for its end"
+        )
         put(driver, keys, 1)
         reader.poke()
-        await await_until(lambda: reader.is_waiting, "it waits again")
+        await await_until(lambda: reader._waiting is not None, "it waits again")
         assert own.taken == [suspect]
         assert (reader.room_beside("me"), reader.free_slots()) == (0, 3)
         ended.append(suspect)

@@ -100,7 +100,7 @@ def test_nothing_more_is_read_while_outcomes_wait(app, send, look):
         inner.settler._commit = wait_first
         handles = [await nothing.aenqueue(n) for n in range(30)]
         await await_until(
-            lambda: inner.settler.unsent >= 4 and inner.in_hand == 0 and inner.consumer.is_waiting,
+            lambda: inner.settler.unsent >= 4 and inner.in_hand == 0 and inner.consumer._waiting is not None,
             lambda: f"reading stops: {inner.settler.unsent} unsent, {inner.taken} taken",
         )
         assert inner.taken <= 6
