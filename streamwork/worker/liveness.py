@@ -106,14 +106,20 @@ class Reaper(Service):
         self.interval_s = config.liveness.reap_s
         self._ticks = 0
         self._taken: dict[str, int] = {}
+        self._missed: set[str] = set()
 
     async def tick(self) -> float:
-        """Renew the pulse and take who is dead; answers when to come again."""
+        """Renew the pulse and take who was found dead twice running; answers when to come again.
+
+        Between two looks there is a beat, with which the living come back: a clock that is set back and right again
+        ends the lives that were renewed meanwhile, and not the pulse.
+        """
         keys, liveness = self._queue.keys, self._liveness
         pulse = await self._driver.run(
             scripts.pulse(keys, self._me, liveness.pulse_ms, liveness.ttl_ms, liveness.near_ms)
         )
         self._queue.on_duty = pulse.on_duty
+        missed, self._missed = self._missed, set()
         if not pulse.on_duty:
             return max(0.02, (pulse.left_ms - liveness.near_ms * 0.7) / 1000)
         registered: list[bytes] = await self._driver.run(plain("HKEYS", keys.consumers))
@@ -124,12 +130,13 @@ class Reaper(Service):
         others = [name.decode() for name in registered if name.decode() not in self._members]
         dead = await self._without_liveness(others)
         self._ticks += 1
-        if self._ticks % self.FULL_EVERY == 1 or self._taken:
+        if self._ticks % self.FULL_EVERY == 1 or self._taken or missed:
             dead += await self._unregistered({*others, *self._members})
-        for consumer in dead:
+        for consumer in missed.intersection(dead):
             await self._take(consumer)
         await self._drop_emptied()
-        return self.interval_s
+        self._missed = set(dead)
+        return 1.2 * liveness.beat_s if self._missed - missed else self.interval_s
 
     async def _without_liveness(self, consumers: list[str]) -> list[str]:
         if not consumers:

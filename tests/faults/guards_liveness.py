@@ -111,6 +111,11 @@ LIVENESS: dict[str, Guard] = {
         "nobody is taken where the pulse has lapsed since the reaper looked",
         (Change(LUA + "take.lua", "if call('EXISTS', KEYS[14]) == 0 then return -1 end\n", ""),),
     ),
+    "two looks at the dead": Guard(
+        14,
+        "who comes back with the next beat is not taken",
+        (Change(WORKER + "liveness.py", "for consumer in missed.intersection(dead):", "for consumer in dead:"),),
+    ),
     "taken from the dead": Guard(
         15,
         "the reaper moves what the dead one owns and nothing else",

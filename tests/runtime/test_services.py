@@ -160,6 +160,26 @@ def test_a_reaper_waits_for_grace_then_takes_who_is_dead_and_nobody_else(driver,
     assert sorted(driver.run(plain("HKEYS", keys.consumers))) == [b"alive", b"mine"]
 
 
+def test_who_comes_back_before_the_second_look_is_not_taken(driver, keys, queue, ticking):
+    alive(driver, keys, "w1")
+    seed(driver, keys, body_of("t"))
+    read(driver, keys, "w1")
+
+    async def main(own):
+        reaper = Reaper(own, CONFIG, queue, {}, "me")
+        await reaper.tick()
+        off_grace(driver, keys)
+        for _ in range(3):
+            # What a clock that is set back and right again does: lives renewed in between end, the pulse does not.
+            driver.run(plain("DEL", keys.alive("w1")))
+            assert await reaper.tick() == 1.2 * CONFIG.liveness.beat_s  # it looks again soon
+            assert driver.run(scripts.revive(keys, "w1", 60_000)) == "revived"  # the next beat
+            assert await reaper.tick() == CONFIG.liveness.reap_s
+
+    ticking(main)
+    assert {owner for owner, _ in owners(driver, keys).values()} == {"w1"}
+
+
 def test_a_reaper_finds_a_dead_consumer_that_is_not_registered_and_removes_emptied_ones(driver, keys, queue, ticking):
     seed(driver, keys, body_of("t"))
     read(driver, keys, "stray")
@@ -170,6 +190,7 @@ def test_a_reaper_finds_a_dead_consumer_that_is_not_registered_and_removes_empti
         await reaper.tick()
         off_grace(driver, keys)
         await reaper.tick()
+        assert await reaper.tick() == CONFIG.liveness.reap_s
         assert [owner for owner, _ in owners(driver, keys).values()] == ["returned"]
         # One BLOCK and a second after its death, since a read of the dead could still make the name again.
         names = {"stray", "empty"}

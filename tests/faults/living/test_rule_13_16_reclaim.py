@@ -44,13 +44,19 @@ def reaping(url, driver, keys, module, work, config=CONFIG):
     on_loop(url, main)
 
 
+async def look_twice(reaper):
+    """Who is dead is taken at the second look: in between the living would have come back."""
+    await reaper.tick()
+    await reaper.tick()
+
+
 def the_dead_are_found(url, driver, keys, module=liveness):
     driver.run(scripts.register(keys, "registered", b"", 60_000))
     driver.run(plain("DEL", keys.alive("registered")))
     for name in ("registered", "stray"):  # a stopped reader is still handed entries
         seed(driver, keys, body_of("t", name))
         read(driver, keys, name)
-    reaping(url, driver, keys, module, lambda reaper: reaper.tick())
+    reaping(url, driver, keys, module, look_twice)
     assert "registered" not in owners_of(driver, keys), "a registered dead one keeps its entries"
     assert "stray" not in owners_of(driver, keys), "a dead one that is not registered keeps its entries"
 
@@ -89,6 +95,29 @@ def test_without_a_look_at_the_pulse_they_are(unguarded, keys, wiped):
     )
 
 
+def who_comes_back_with_the_next_beat_is_not_taken(url, driver, keys, module=liveness):
+    driver.run(scripts.register(keys, "w1", b"", 60_000))
+    deliver(driver, keys, "w1")
+
+    async def work(reaper):
+        driver.run(plain("DEL", keys.alive("w1")))  # renewed while the clock was set back, and that is over
+        await reaper.tick()
+        driver.run(scripts.revive(keys, "w1", 60_000))
+        await reaper.tick()
+
+    reaping(url, driver, keys, module, work)
+    assert owners_of(driver, keys) == {"w1": 1}, "a live one was taken before its next beat"
+
+
+def test_who_comes_back_with_the_next_beat_is_not_taken(redis_url, driver, keys):
+    who_comes_back_with_the_next_beat_is_not_taken(redis_url, driver, keys)
+
+
+def test_at_the_first_look_it_is(redis_url, driver, keys, wiped):
+    module = module_without("streamwork.worker.liveness", "two looks at the dead")
+    must_fail(who_comes_back_with_the_next_beat_is_not_taken, redis_url, driver, keys, module, says="its next beat")
+
+
 def nobody_is_taken_because_redis_stood_still(server, driver, life=settings.LivenessConfig):
     keys, times = QueueKeys("own", "default"), life(ttl_s=0.6)
     driver.run(scripts.pulse(keys, "reaper", times.pulse_ms, 1, times.near_ms))
@@ -125,7 +154,7 @@ def a_reaper_waits_after_a_lapse(url, driver, keys, module=liveness):
     driver.run(plain("DEL", keys.alive("w1"), keys.pulse))  # all lives lapsed at once
 
     async def main(own):
-        await module.Reaper(own, CONFIG, facts_of(keys), {}, "me").tick()
+        await look_twice(module.Reaper(own, CONFIG, facts_of(keys), {}, "me"))
 
     on_loop(url, main)
     assert owners_of(driver, keys) == {"w1": 1}, "a reaper took somebody in the tick of a lapse"
