@@ -54,7 +54,7 @@ class Connection(Links):
         options, when = call.options, ""
         if call.timing is not NOW:
             now_ms = SYSTEM_CLOCK.now_ms()
-            when, expiry_ms = call.timing.when(now_ms), call.timing.expiry_ms(now_ms)
+            when, expiry_ms = call.timing.when, call.timing.expiry_ms(now_ms)
             if expiry_ms is not None:
                 options = msgspec.structs.replace(options, expires_at_ms=expiry_ms)
         body = encode_message(task_id, call.task_name, call.args, call.kwargs, options, client_id)

@@ -46,6 +46,10 @@ class Outage:
         if is_first:
             self._told(str(error))
 
+    def forget(self, part: str) -> None:
+        """Forget a part that asks no more; where it was the last one, nobody knows how it is, and nothing is told."""
+        self._parts.discard(part)
+
     def hear(self, part: str, error: str | None) -> None:
         """Note what another process says of itself."""
         if error is None:

@@ -73,21 +73,32 @@ class Service(ABC):
         except StoreError as error:
             if self.outage is not None and isinstance(error, StoreUnavailable):
                 self.outage.failed(self._part, error)
-            elif not self._failing:
-                logger.warning("service interrupted", extra={"service": self.name, "error": str(error)})
+            else:
+                self._reached()
+                if not self._failing:
+                    logger.warning("service interrupted", extra={"service": self.name, "error": str(error)})
                 self._failing = True
             # Soon again, since a worker may not read before it has beaten; at random, since many do this at once.
             return min(self.interval_s, random.uniform(0.1, 0.8))
         except Exception:
+            self._reached()
             logger.exception("service failed", extra={"service": self.name})
             self._failing = True
             return self._jittered(self.interval_s)
-        if self.outage is not None:
-            self.outage.over(self._part)
+        self._reached()
         if self._failing:
             logger.info("service resumed", extra={"service": self.name})
             self._failing = False
         return self._jittered(self.interval_s) if pause_s is None else pause_s
+
+    def _reached(self) -> None:
+        if self.outage is not None:
+            self.outage.over(self._part)
+
+    def leave(self) -> None:
+        """Be no part of an outage any more: this service will not tick again."""
+        if self.outage is not None:
+            self.outage.forget(self._part)
 
     @property
     def _part(self) -> str:

@@ -58,6 +58,9 @@ class AsyncSender:
             raise
         finally:
             self._flushing.pop(line, None)
+            if line[1] is not None:  # how long somebody waits may be another number each time
+                self._gathered.pop(line, None)
+                self._senders.pop(line, None)
 
     async def _send_batch(self, keys: QueueKeys, line: _Line, batch: Batch) -> None:
         """Send what happens to travel together; a lane that is refused does not concern the others."""

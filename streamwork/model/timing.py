@@ -27,10 +27,14 @@ class Timing(NamedTuple):
     expires_ms: int | None = None
     expires_at_ms: int | None = None
 
-    def when(self, now_ms: int) -> str:
-        """Return when it is due as the schedule script reads it: ``+ms`` from now on, or ms since 1970; empty = now."""
+    @property
+    def when(self) -> str:
+        """When it is due as the schedule script reads it: ``+ms`` from now on, or ms since 1970; empty = now.
+
+        An instant is never compared here: only the server's clock says what is past.
+        """
         if self.run_at_ms is not None:
-            return str(self.run_at_ms) if self.run_at_ms > now_ms else ""
+            return str(self.run_at_ms)
         return f"+{self.delay_ms}" if self.delay_ms else ""
 
     def expiry_ms(self, now_ms: int) -> int | None:

@@ -161,7 +161,8 @@ class AsyncDriver:
             for future in futures:
                 future.cancel()
             raise
-        except (redis.RedisError, OSError) as error:
+        except (redis.RedisError, OSError, RuntimeError) as error:
+            # uvloop says RuntimeError where the socket has just closed and the reader has not heard of it yet.
             self._lose(connection, error)
         return futures
 

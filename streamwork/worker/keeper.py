@@ -206,5 +206,7 @@ class Keeper:
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
+        for service in self._services:
+            service.leave()
         for driver in (self.driver, *self._control_drivers):
             await driver.close()

@@ -166,6 +166,7 @@ class Settler:
                 self.outage.failed("settling", error)
                 await asyncio.sleep(backoff_s(failures))
             except NotPermitted as error:  # like the one above it says nothing about the outcomes
+                self.outage.over("settling")
                 failures += 1
                 if failures == 1:
                     logger.error("outcomes wait until this user may write them", extra={"error": str(error)})  # noqa: TRY400

@@ -13,7 +13,7 @@ from typing import NamedTuple
 # What a message may be sent for. Any other text that a producer expects is a dead letter's reason.
 VALUE, ANYTHING = "value", "anything"
 
-ENDS = frozenset({"succeeded", "skipped", "dead", "cancelled"})
+ENDS = frozenset({"succeeded", "skipped", "dead", "cancelled", "expired"})
 
 VIOLATIONS = ("lost", "duplicated_commits", "out_of_order", "unexpected")
 

@@ -10,6 +10,12 @@ ENQUEUE: dict[str, Guard] = {
         "a chunk sent again after a lost answer is not enqueued again",
         (LUA + "enqueue.lua", "local mark = call('GET', KEYS[1])", "local mark = false"),
     ),
+    "schedule_numbers": guard(
+        1,
+        "nor scheduled again",
+        (LUA + "schedule.lua", "if last == number then return string.sub(mark, cut + 1) end", ""),
+        (LUA + "schedule.lua", "if number ~= last + 1 then", "if false then"),
+    ),
     "gap": guard(
         1,
         "a late copy of an old chunk writes nothing",
@@ -96,6 +102,15 @@ ENQUEUE: dict[str, Guard] = {
             LUA + "enqueue.lua",
             "local number, lanes = tonumber(ARGV[1]), tonumber(ARGV[5])",
             "local number, lanes = tonumber(ARGV[1]), tonumber(ARGV[5])\ncall('PEXPIRE', KEYS[1], ARGV[2])",
+        ),
+    ),
+    "schedule_refused_whole": guard(
+        3,
+        "nor for later",
+        (
+            LUA + "schedule.lua",
+            "local call = redis.call\n",
+            "local call = redis.call\ncall('PEXPIRE', KEYS[1], ARGV[2])\n",
         ),
     ),
     "settle_when_full": guard(

@@ -29,7 +29,7 @@ HISTORY: dict[str, Guard] = {
     "kept copy": Guard(
         31,
         "an entry that holds nothing back any more has its body copied",
-        (Change(LUA + "maintain.lua", "or not keep(place, entry) then", "then"),),
+        (Change(LUA + "maintain.lua", "local size = keep(place, entry)", "local size = 0"),),
     ),
     "kept first": Guard(
         31,

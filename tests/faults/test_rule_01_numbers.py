@@ -8,6 +8,7 @@ import signal
 from contextlib import suppress
 
 from streamwork.broker import async_sender, resend, sync_sender
+from streamwork.broker.outgoing import Sender
 from streamwork.config import ClientConfig
 from streamwork.errors import EnqueueUnknown, StoreError
 from streamwork.store import scripts
@@ -162,3 +163,20 @@ def test_without_a_bound_they_do_not():
 def test_without_a_bound_of_our_own_the_settings_can_undo_it():
     module = module_without("streamwork.broker.resend", "resend_bound_of_ours")
     must_fail("resend_bound_of_ours", "still sent again", gives_up, module, **AN_HOUR)
+
+
+def scheduled_once(own, keys):
+    message = outgoing()._replace(when="+1")
+    command = Sender(64).command(keys, [message], 0)
+    own.run(command)
+    own.run(plain("DEL", keys.due, keys.due_body))  # promoted, run and ended, while its answer was lost
+    own.run(command)
+    assert own.run(plain("ZCARD", keys.due)) == 0, "scheduled again after a lost answer"
+
+
+def test_a_lost_answer_schedules_nothing_twice(own, own_keys):
+    scheduled_once(own, own_keys)
+
+
+def test_without_numbers_what_ended_is_scheduled_again(own, own_keys):
+    must_fail("schedule_numbers", "scheduled again", scheduled_once, own, own_keys)

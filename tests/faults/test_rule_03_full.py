@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from streamwork.broker.outgoing import Sender
 from streamwork.errors import StoreFull
 from streamwork.store import scripts
 from streamwork.store.commands import plain
@@ -27,6 +28,14 @@ def enqueue(own, keys):
         taken = works(lambda: own.run(scripts.enqueue(keys, "s", 1, [LANE], [1, message.body], 1, 64)))
     assert not taken, "a full Redis took new work"
     assert dump(own, "own") == before, "a full Redis refused it, and kept a part"
+
+
+def schedule(own, keys):
+    command = Sender(64).command(keys, [outgoing()._replace(when="+60000")], 0)
+    with full(own):
+        taken = works(lambda: own.run(command))
+    assert not taken, "a full Redis took new work"
+    assert dump(own, "own") == {}, "a full Redis refused it, and kept a part"
 
 
 def settling(own, keys):
@@ -63,6 +72,7 @@ def promote(own, keys):
 
 SCENARIOS = {
     "enqueue_refused_whole": (enqueue, "a full Redis took new work"),
+    "schedule_refused_whole": (schedule, "a full Redis took new work"),
     "settle_when_full": (settling, "does not take an outcome"),
     "release_when_full": (release, "nothing can be given back"),
     "beat_when_full": (beat, "lets a live worker die"),

@@ -342,3 +342,25 @@ def test_an_app_works_on_many_loops_at_once(app):
 def lanes(app):
     keys = app.connection.keys("default")
     return [keys.lane(name.decode()) for name in app.connection.driver.run(plain("HKEYS", keys.lanes))]
+
+
+def test_a_connection_that_closed_before_anybody_heard_of_it_is_lost_and_replaced(redis_url):
+    import uvloop  # says RuntimeError where asyncio's own transports swallow what they cannot write
+
+    async def main():
+        driver = AsyncDriver(Endpoint(redis_url), ALL_SCRIPTS)
+        assert await driver.run(plain("PING")) == b"PONG"
+        # A connection whose transport has closed, and whose reader has not been given its turn yet.
+        _, closed = await asyncio.open_unix_connection(redis_url.removeprefix("unix://").partition("?")[0])
+        closed.close()
+        await closed.wait_closed()
+        await asyncio.sleep(0)
+        driver._connection._writer, before = closed, driver._connection._writer
+        with pytest.raises(Unavailable):
+            await driver.run(plain("PING"))
+        assert await driver.run(plain("PING")) == b"PONG"
+        before.close()
+        await driver.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from streamwork.errors import StoreFull, StoreUnavailable
@@ -58,3 +60,38 @@ def test_an_enqueue_waits_as_long_as_it_is_told_while_redis_is_away(own, own_key
     sender = sync_sender("redis://127.0.0.1:1/0", send_timeout_s=60.0)
     with pytest.raises(StoreUnavailable):
         sender.line().send(own_keys, (outgoing(),), 0.1)
+
+
+def test_the_public_ways_to_say_it_reach_the_sender(own, app, server):
+    @app.task
+    def nothing() -> None: ...
+
+    with app.redirected("own", server.url):
+        own.run(plain("CONFIG", "SET", "maxmemory", 1))
+        ways = [
+            later(nothing.options(wait=60).enqueue),
+            later(lambda: app.enqueue_many([nothing.call(), nothing.call()], wait=60)),
+            later(lambda: asyncio.run(awaited(app, nothing))),
+        ]
+        before = calls_of(own, "evalsha")
+        wait_until(lambda: calls_of(own, "evalsha") > before + 12, "all are refused again and again")
+        own.run(plain("CONFIG", "SET", "maxmemory", 0))
+        for way in ways:
+            way()
+        assert len(own.run(plain("XRANGE", "{own:default}:lane:1:", "-", "+"))) == 6
+
+
+async def awaited(app, task):
+    await task.options(wait=60).aenqueue()
+    await app.aenqueue_many([task.call(), task.call()], wait=60)
+    await app.connection.aclose()
+
+
+def test_every_length_of_a_wait_is_forgotten_with_its_messages(own, own_keys, server):
+    async def body(sender):
+        for number in range(50):
+            await sender.send(own_keys, outgoing(), 10.0 + number)
+        await asyncio.sleep(0)
+        return len(sender._gathered), len(sender._senders)
+
+    assert with_async_sender(server.url, body) == (0, 0)

@@ -42,9 +42,7 @@ def test_a_delayed_message_is_in_redis_only_and_survives_whoever_would_send_it_o
 
 def test_an_instant_that_is_past_runs_now(start, send):
     start()
-    handle = send(faults.nothing, 3, run_at=datetime.now(UTC) - timedelta(hours=1))
-    assert handle.result(timeout=10) == 3
-    assert handle.entry
+    assert send(faults.nothing, 3, run_at=datetime.now(UTC) - timedelta(hours=1)).result(timeout=10) == 3
 
 
 def test_an_earlier_one_wakes_the_promoter(start, send):

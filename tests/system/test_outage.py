@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import time
 
 import pytest
 
@@ -30,14 +32,16 @@ def test_an_outage_is_one_line_at_its_start_and_one_at_its_end(start, send, serv
     notes.until(4)
     server.stop(signal.SIGKILL)
     worker.until("Redis is away")
+    told_s = time.monotonic()
     notes.go()  # their outcomes wait, the reads fail, and so does each service of the supervisor
     server.start()
+    back_s = time.monotonic()
     assert [handle.result(timeout=20) for handle in held] == [(1, 0)] * 4
     worker.until("Redis is back")
     first, last = _told(worker)
     assert "Redis is away" in first
     assert server.url.partition("://")[2].partition("?")[0] in first
-    assert "away_s=" in last
+    assert float(re.search(r"away_s=([0-9.]+)", last)[1]) > back_s - told_s - 0.1
 
 
 def test_a_worker_that_drains_without_redis_has_said_it_once(start, send, server, notes):

@@ -76,7 +76,7 @@ has_kept = type(has_kept) == 'number' and has_kept > 0
 local is_nearly_full = call('EXISTS', KEYS[#KEYS]) == 1
 local function recorded(op, record)
   if not is_nearly_full or op ~= 'S' or #record <= 1024 then return record end
-  return string.match(record, '^[^\n]*\n[^\n]*\n') .. '\193dropped: memory'
+  return (string.match(record, '^[^\n]*\n[^\n]*\n') or '') .. '\193dropped: memory'
 end
 
 local function is_owner(stream, entry, count)
