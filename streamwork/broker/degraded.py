@@ -17,6 +17,8 @@ from streamwork.wire.message import decode_attempt, decode_message
 
 # A worker that waits for work has an answer every 2 s (worker.block_s), and says so every fourth beat.
 _DEAF_MS = 30_000
+# Any live worker of a queue sends on what is due within milliseconds.
+_LATE_MS = 3_000
 # How many of what is due next are looked at for tasks that nobody knows.
 _LOOKED_AT = 200
 
@@ -52,6 +54,10 @@ def _queue(keys: QueueKeys, queue: QueueStats, alive: set[str]) -> Steps[list[Ch
     if grace > 0 and any(name not in alive for name in queue.in_hand):
         what = f"queue {queue.queue}: no dead worker's work is taken over for {grace / 1000:.1f} s more"
         found.append(Check("grace", "note", what, "wait: nobody had looked for the dead, so all may just seem so"))
+    late_ms = SYSTEM_CLOCK.now_ms() - (queue.next_at_ms or 0)
+    if queue.next_at_ms and late_ms > _LATE_MS:
+        what = f"queue {queue.queue}: what is scheduled has been due for {late_ms // 1000:,} s, and nobody sends it on"
+        found.append(Check("due", "warning", what, "start a worker that reads the queue"))
     return [*found, *(yield from _unknown(keys, due))]
 
 

@@ -116,9 +116,8 @@ def _made_at_ms(task_id: str) -> int | None:
 
 
 def _look_into(keys: QueueKeys, view: TaskView) -> Steps[bool]:
-    by_key = yield from _by_key(keys, view)
+    result, due, dead, moved = by_key = yield from _by_key(keys, view)
     found = any(part is not None for part in by_key)
-    result, due, dead, moved = by_key
     if due is not None:
         lane, record, body = due.split(b"\n", 2)
         view.lane, view.state = lane.decode(), State.SCHEDULED
@@ -246,6 +245,7 @@ def _read_journal(keys: QueueKeys, view: TaskView) -> Steps[bool]:
 
 def _read_last_record(view: TaskView, last: JournalRecord) -> None:
     view.task = view.task or last.task
+    view.crashes = max(view.crashes, last.crashes)
     if view.state == State.UNKNOWN:
         view.lane, view.entry = view.lane or last.lane, last.entry.decode()
         view.attempt, view.consumer = last.attempt, last.consumer

@@ -177,7 +177,7 @@ def _lines(view: TaskView, now_ms: int) -> list[tuple[str, str | None]]:
         ("call", _call(view)),
         ("queue", f"{view.queue}, lane {view.lane or '?'}" + (f", entry {view.entry}" if view.entry else "")),
         ("run", _runs(view)),
-        ("due", f"{instant(view.run_at_ms)}, in {span(max(0, view.run_at_ms - now_ms))}" if view.run_at_ms else None),
+        ("due", _due(view.run_at_ms, now_ms)),
         ("held", held if view.state == State.SCHEDULED else None),
         ("worker" if view.state == State.RUNNING else "ran on", where),
         ("cancel", "asked for" if view.cancel_asked else None),
@@ -185,6 +185,14 @@ def _lines(view: TaskView, now_ms: int) -> list[tuple[str, str | None]]:
         ("failure", failure),
         ("result", plain_json(view.result) if view.state == State.SUCCEEDED else None),
     ]
+
+
+def _due(at_ms: int | None, now_ms: int) -> str | None:
+    if not at_ms:
+        return None
+    if at_ms < now_ms:
+        return f"{instant(at_ms)}, {span(now_ms - at_ms)} ago: no live worker sends it on"
+    return f"{instant(at_ms)}, in {span(at_ms - now_ms)}"
 
 
 def _runs(view: TaskView) -> str | None:

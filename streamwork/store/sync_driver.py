@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -16,6 +18,9 @@ from streamwork.store.failures import NoGroup, NoScript, Unavailable, is_reply, 
 
 T = TypeVar("T")
 
+# A connection that lay idle for longer is looked at before it is used; in a row of requests nobody looks.
+_IDLE_S = 0.05
+
 
 class SyncLink:
     """One blocking connection that has greeted its server."""
@@ -26,6 +31,7 @@ class SyncLink:
         # A server that does not even greet is given up as soon as one that does not let us connect.
         self.connection = endpoint.sync_connection(endpoint.connect_timeout_s)
         self.unread = 0
+        self._used_s = 0.0
         try:
             try:
                 self.connection.connect()
@@ -55,6 +61,16 @@ class SyncLink:
         """Write `count` requests without waiting for the answers."""
         self.unread += count
         self.connection.send_packed_command([data], check_health=False)
+
+    def has_ended(self) -> bool:
+        """Whether the other side has closed it while it lay idle: nothing was sent then, and nothing is in doubt."""
+        now_s = time.monotonic()
+        idle_s, self._used_s = now_s - self._used_s, now_s
+        if idle_s < _IDLE_S or not hasattr(select, "poll"):
+            return False
+        poll = select.poll()
+        poll.register(self.connection._sock, select.POLLIN)  # noqa: SLF001 - its own look costs four system calls
+        return bool(poll.poll(0))
 
     def receive(self, timeout_s: float) -> Any:
         """Read the next raw answer; a reply that is an error is raised."""
@@ -117,7 +133,10 @@ class SyncDriver:
     def _send(self, commands: Sequence[Command[Any]]) -> None:
         data = packed(commands)
         link = self.link()
-        if link.unread:
+        if link.has_ended():
+            self.drop()
+            link = self.link()
+        elif link.unread:
             self.drop()  # Ctrl-C came between a request and its answer: that answer must not be taken for this one's
             link = self.link()
         try:

@@ -204,6 +204,7 @@ class JournalRecord(msgspec.Struct, frozen=True, array_like=True):
         started_at_ms: When the body began; 0 = it never did.
         ended_at_ms: When it ended.
         detail: Error text or reason, empty for success.
+        crashes: Processes that had died while they ran it.
     """
 
     version: int
@@ -217,6 +218,7 @@ class JournalRecord(msgspec.Struct, frozen=True, array_like=True):
     started_at_ms: int
     ended_at_ms: int
     detail: str = ""
+    crashes: int = 0
 
 
 class DeadLetter(msgspec.Struct, frozen=True, array_like=True):

@@ -15,7 +15,6 @@ from streamwork.wire.message import (
     Attempt,
     DeadLetter,
     Failure,
-    JournalRecord,
     encode_attempt,
     encode_record,
     encode_result,
@@ -131,6 +130,7 @@ class Endings:
             "task is dead",
             extra={
                 **facts(run),
+                "task_id": task_id,  # by which what cannot be read is shown too
                 "reason": reason,
                 "error": f"{failure.type_name}: {failure.message[:300]}",
                 "traceback": failure.traceback,
@@ -165,7 +165,7 @@ class Endings:
         )
 
     def _journal(self, run: Run, task_id: str, name: str, state: str, detail: str) -> bytes:
-        record: JournalRecord | tuple[Any, ...] = (
+        record: tuple[Any, ...] = (
             WIRE_VERSION,
             task_id,
             name,
@@ -178,7 +178,7 @@ class Endings:
             self.now_ms(),
             detail,
         )
-        return encode_record(record)
+        return encode_record((*record, run.attempt.crashes) if run.attempt.crashes else record)
 
 
 def facts(run: Run) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class Intake:
         self.consumer.poke()
         if not committed:
             logger.warning(
-                "lease lost: another consumer has this delivery, its outcome was not written",
+                "lease lost: this delivery is another consumer's by now, or was deleted; its outcome was not written",
                 extra=self.runner.facts(run),
             )
         if self._told is not None:

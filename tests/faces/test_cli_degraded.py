@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 
 import pytest
@@ -103,3 +105,21 @@ def _memory(server):
 def test_what_never_ran_has_no_run(project):
     task_id = project.run("enqueue", "add", "1").out.strip()
     assert "\nrun " not in project.run("tasks", "show", task_id).out
+
+
+def test_what_is_due_and_nobody_sends_on(project, driver, keys):
+    seed(driver, keys, body_of("t"), due_at_ms=SYSTEM_CLOCK.now_ms() - 60_000)
+    ((name, verdict, found),) = degraded(project)
+    assert (name, verdict) == ("due", "warning")
+    assert "what is scheduled has been due for 60 s" in found
+    task_id = driver.run(plain("ZRANGE", keys.due, 0, 0))[0].decode()
+    assert "ago: no live worker sends it on" in project.run("tasks", "show", task_id).out
+
+
+def test_a_crash_is_still_told_when_the_task_has_succeeded(project, worker):
+    started = worker(settings={"liveness.ttl_s": 1})
+    task_id = project.run("enqueue", "nap", "1").out.strip()
+    wait_until(lambda: "run       1" in project.run("tasks", "show", task_id).out, "it runs")
+    os.kill(started.children[0], signal.SIGKILL)
+    wait_until(lambda: project.run("tasks", "show", task_id, "--json").json["state"] == "succeeded", "it ends", 20)
+    assert "and 1 crashed" in project.run("tasks", "show", task_id).out

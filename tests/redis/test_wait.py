@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import time
 
 import pytest
 
-from streamwork.errors import StoreFull, StoreUnavailable
+from streamwork.errors import EnqueueUnknown, StoreFull, StoreUnavailable
 from streamwork.store.commands import plain
+from streamwork.store.keys import QueueKeys
 from tests.helpers import wait_until
 from tests.redis.kit import calls_of, later, outgoing, stored, sync_sender, with_async_sender
 
@@ -95,3 +98,15 @@ def test_every_length_of_a_wait_is_forgotten_with_its_messages(own, own_keys, se
         return len(sender._gathered), len(sender._senders)
 
     assert with_async_sender(server.url, body) == (0, 0)
+
+
+def test_what_finds_its_idle_connection_closed_was_surely_not_sent(start_server):
+    server = start_server("--appendonly", "yes")
+    sender, keys = sync_sender(server.url, send_timeout_s=60.0), QueueKeys("own", "default")
+    sender.line().send(keys, (outgoing(),))
+    server.stop(signal.SIGKILL)
+    time.sleep(0.1)  # it lies idle
+    with pytest.raises(StoreUnavailable) as caught:
+        sender.line().send(keys, (outgoing(),), 0.2)
+    assert not isinstance(caught.value, EnqueueUnknown)
+    server.start()
