@@ -356,11 +356,13 @@ def test_a_connection_that_closed_before_anybody_heard_of_it_is_lost_and_replace
         await closed.wait_closed()
         await asyncio.sleep(0)
         driver._connection._writer, before = closed, driver._connection._writer
-        with pytest.raises(Unavailable):
-            await driver.run(plain("PING"))
-        assert await driver.run(plain("PING")) == b"PONG"
-        before.close()
-        await driver.close()
+        try:
+            with pytest.raises(Unavailable):
+                await driver.run(plain("PING"))
+            assert await driver.run(plain("PING")) == b"PONG"
+        finally:
+            before.close()
+            await driver.close()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
