@@ -114,7 +114,7 @@ HISTORY: dict[str, Guard] = {
     "result's life": Guard(
         34,
         "a result has a TTL",
-        (Change(LUA + "settle.lua", "call('SET', result, record, 'PX', item.keep)", "call('SET', result, record)"),),
+        (Change(LUA + "settle.lua", "call('SET', result, record, 'PX', keep)", "call('SET', result, record)"),),
     ),
     "sender's life": Guard(
         34,

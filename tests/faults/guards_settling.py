@@ -19,8 +19,8 @@ SETTLING: dict[str, Guard] = {
         "who froze and was replaced cannot retry or fail what another one runs",
         (
             LUA + "settle.lua",
-            "if op == 'R' or op == 'D' or careful then mine = is_owner(stream, entry, item.count) end",
-            "if careful then mine = is_owner(stream, entry, item.count) end",
+            "if op == 'R' or op == 'D' or careful then mine = is_owner(stream, entry, checked[ARGV[a + 3]]) end",
+            "if careful then mine = is_owner(stream, entry, checked[ARGV[a + 3]]) end",
         ),
     ),
     "delivery_count": guard(
@@ -56,9 +56,10 @@ SETTLING: dict[str, Guard] = {
         "so is a number that Redis will not take",
         (
             LUA + "settle.lua",
-            "if not n or n < least or n > most or n ~= math.floor(n) then",
+            "if not n or n > MOST or not (text == '0' or find(text, '^[1-9]%d*$')) then",
             "if false then",
         ),
+        (LUA + "settle.lua", "  if n < least or n > most then error('SETTLE-NUMBER ' .. text) end\n", ""),
     ),
     "entries_first": guard(
         21,

@@ -30,7 +30,7 @@ class Mutation(NamedTuple):
     moods: tuple[str, ...] = ()
 
 
-_MINE = "if op == 'R' or op == 'D' or careful then mine = is_owner(stream, entry, item.count) end"
+_MINE = "if op == 'R' or op == 'D' or careful then mine = is_owner(stream, entry, checked[ARGV[a + 3]]) end"
 _COUNTED = "if not p.err and #p == 1 and p[1][4] == tonumber(ARGV[i + 1]) then"
 
 MUTATIONS = {
@@ -77,11 +77,14 @@ MUTATIONS = {
         20, "settle", "if mine and call('XACK', stream, 'workers', entry) == 1 then",
         "call('XACK', stream, 'workers', entry)\n  if mine then", ("pause", "time", "retry"),
     ),
-    "owner_check": Mutation(20, "settle", _MINE, "if careful then mine = is_owner(stream, entry, item.count) end",
-                            ("pause", "time", "retry")),
+    "owner_check": Mutation(
+        20, "settle", _MINE, "if careful then mine = is_owner(stream, entry, checked[ARGV[a + 3]]) end",
+        ("pause", "time", "retry"),
+    ),
     "chunk_told_apart": Mutation(
-        23, "settle", "local function record_of(item) return '\\n' .. item.count .. '\\n' .. ARGV[item.at + 4] end",
-        "local function record_of(item) return '' end", ("pause", "time", "net"),
+        23, "settle",
+        "local function record_of(n) return '\\n' .. ARGV[starts[n] + 3] .. '\\n' .. ARGV[starts[n] + 4] end",
+        "local function record_of(n) return '' end", ("pause", "time", "net"),
     ),
     "outcome_token": Mutation(
         23, "settle", "local same = op ~= 'R' and first_line(redis.pcall('GET', result)) == first_line(ARGV[a + 5])\n"
