@@ -25,7 +25,7 @@ from streamwork.worker.delivery import Run
 
 logger = logging.getLogger(__name__)
 
-# One chunk keeps Redis for 5 ms at most: about 430 no-ops of 300 bytes each at 11 us. With half of that, as one chunk is in
+# One chunk keeps Redis for 5 ms at most: about 430 no-ops of 300 bytes at 11 us each. With half of that, one chunk in
 # flight at a time, the bound on what is unsent held reading back (12 % of a drain of no-ops).
 CHUNK_ITEMS = 500
 CHUNK_BYTES = 131_072
