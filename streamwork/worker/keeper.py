@@ -93,8 +93,7 @@ class Keeper:
             if event == "lost":
                 facts = {"queue": name, "lane": value}
                 logger.error("data lost: a lane was deleted with all that was on it, and is made anew", extra=facts)
-            if value not in queue.lanes:
-                queue.lanes.append(value)
+            queue.hear(value)
             self._tell_lanes(queue)
         elif event == "returned":
             self._restorers[name].nudge()
@@ -111,12 +110,12 @@ class Keeper:
             member.lanes_changed(queue.keys.queue, queue.lanes, queue.fleet)
 
     async def _refresh(self, queue: QueueFacts) -> None:
-        keys = queue.keys
+        keys, since = queue.keys, queue.signals
         lanes, returned, cancelled, fleet = await self.driver.run_all([
             plain("HKEYS", keys.lanes), plain("SMEMBERS", keys.returned), plain("HKEYS", keys.cancelled),
             plain("HLEN", keys.consumers),
         ])  # fmt: skip
-        queue.lanes = sorted(lane.decode() for lane in lanes)
+        queue.lanes = sorted({*(lane.decode() for lane in lanes), *queue.heard_since(since)})
         queue.fleet = fleet
         self._tell_lanes(queue)
         for member in list(self.members.values()):

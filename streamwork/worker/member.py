@@ -37,10 +37,30 @@ class Member(Protocol):
 
 
 class QueueFacts:
-    """What the services of one queue share."""
+    """What the services of one queue share.
+
+    Attributes:
+        lanes: Those that are known.
+        fleet: How many consumers it has.
+        on_duty: Whether this supervisor's reaper has the duty.
+        signals: How many lanes were heard of by a signal so far.
+    """
 
     def __init__(self, keys: QueueKeys) -> None:
         self.keys = keys
         self.lanes: list[str] = []
         self.fleet = 0
         self.on_duty = False
+        self.signals = 0
+        self._heard_at: dict[str, int] = {}
+
+    def hear(self, lane: str) -> None:
+        """Hear by a signal that there is this lane."""
+        self.signals += 1
+        self._heard_at[lane] = self.signals
+        if lane not in self.lanes:
+            self.lanes.append(lane)
+
+    def heard_since(self, signals: int) -> list[str]:
+        """Return the lanes heard of since there were so many signals: a list that was asked for then may lack them."""
+        return [lane for lane, at in self._heard_at.items() if at > signals]

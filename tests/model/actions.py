@@ -107,11 +107,22 @@ class Actions:
         if client is None or client.is_sending or world.sent >= shape.messages:
             return False
         ids = IDS[world.sent : min(world.sent + count, shape.messages)]
+        # All of a chunk go now, or none.
+        ids = [task_id for task_id in ids if (task_id in shape.later) == (ids[0] in shape.later)]
         world.sent += len(ids)
         client.is_sending = True
         lanes = [shape.lane_of[task_id] for task_id in ids]
-        world.spawn(client, client.send(ids, lanes), f"{client.name_here}.send")
+        whens = [self._when(task_id) for task_id in ids]
+        world.spawn(client, client.send(ids, lanes, whens), f"{client.name_here}.send")
         return True
+
+    def _when(self, task_id):
+        when = self.world.shape.later.get(task_id)
+        if when is None:
+            return ""
+        at_ms = self.world.wall_ms + when.ms
+        self.world.server.not_before(task_id, at_ms)
+        return str(at_ms) if when.is_instant else f"+{when.ms}"
 
     def cancel(self, number, which):
         """Ask for a cancellation of a message that was accepted."""
@@ -184,6 +195,28 @@ class Actions:
         host.see_off(process)
         return True
 
+    def leave(self, number):
+        """SIGTERM a process; what it cannot write before its drain is over goes to the spool."""
+        process = self._at(self.world.processes, number)
+        if process is None or not process.may_leave:
+            return False
+        process.leave()
+        return True
+
+    def keep(self, number):
+        """Let a supervisor's reaper and maintainer do their turn."""
+        host = self._at(self.world.hosts, number)
+        if host is None or host.is_dead or host.is_paused:
+            return False
+        for service in ("reaper", "maintainer"):
+            host.tick(service)
+            self.flush(host.keeper.driver)
+        return True
+
+    def memory(self, is_full):
+        """Say that Redis has little memory left, or that it has room."""
+        self.world.server.is_full = is_full
+
     def fork(self, number):
         """A supervisor starts one more process."""
         host = self._at(self.world.hosts, number)
@@ -242,6 +275,7 @@ class Actions:
         """FLUSHALL."""
         world = self.world
         world.server.excuse()
+        world.forget_order()
         world.run(plain("FLUSHALL"))
         world.wake_blocked()
         for host in world.hosts:

@@ -27,17 +27,20 @@ class Client(Party):
         self.sender = AsyncSender(self.driver, CONFIG.client)
         self.is_sending = False
 
-    async def send(self, task_ids, lanes):
+    async def send(self, task_ids, lanes, whens):
         """Send one chunk, as `AsyncSender` does."""
         world = self.world
-        chunk = [Outgoing(task_id, lane, BODIES[task_id]) for task_id, lane in zip(task_ids, lanes, strict=True)]
+        chunk = [
+            Outgoing(task_id, lane, BODIES[task_id], when)
+            for task_id, lane, when in zip(task_ids, lanes, whens, strict=True)
+        ]
         try:
-            entries = await self.sender._send_chunk(KEYS, (KEYS.tag, None, False), chunk)
+            entries = await self.sender._send_chunk(KEYS, (KEYS.tag, None, bool(whens[0])), chunk)
         except (EnqueueUnknown, StoreError):
             pass
         else:
             for task_id, lane, entry in zip(task_ids, lanes, entries, strict=True):
-                world.accepted(task_id, lane, entry)
+                world.accepted(self.name_here, task_id, lane, entry)
         self.is_sending = False
 
     async def cancel(self, task_id, lane, entry):

@@ -8,6 +8,7 @@ M.commands, M.scripts, M.writes = {}, {}, {}
 function M.reset(version, now)
   db = {}
   M.db, M.version, M.now, M.clients, M.is_dirty, M.exact_trim = db, version, now, {}, false, false
+  M.is_full = false
   M.woken = nil
 end
 
@@ -102,6 +103,7 @@ function redis.status_reply(text) return {ok = text} end
 -- Only compared with itself.
 function redis.sha1hex(text) return format('%08x', #text) .. (text:gsub('[^%w]', '.')) end
 local sandbox = {
+  cmsgpack = {unpack = function(text) return M.unpack(text) end},
   redis = redis, tonumber = tonumber, tostring = tostring, string = string, table = table, math = math, pairs = pairs,
   ipairs = ipairs, next = next, type = type, error = error, pcall = pcall, unpack = unpack, select = select,
 }

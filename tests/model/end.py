@@ -36,6 +36,7 @@ def come_to_an_end(world, actions):
 def _is_over(world):
     return (
         world.server.call("is_over")
+        and not world.files
         and not any(client.is_sending for client in world.clients)
         and not any(p.settler.unsent for p in world.processes if not p.is_dead)
     )
@@ -70,7 +71,7 @@ def _turn(world, actions, number):
     if not any(not host.is_dead for host in world.hosts):
         world.new_host()
     for at, host in enumerate(world.hosts):
-        if not host.is_dead and not any(process.serves_all for process in host.processes):
+        if not host.is_dead and (world.files or not any(process.serves_all for process in host.processes)):
             actions.fork(at)
     world.advance(1_250)
     for host in world.hosts:

@@ -6,8 +6,10 @@ local sub, match = string.sub, string.match
 -- `names` is a table of the queue's keys by their names in QueueKeys.
 function M.watch(names)
   keys = names
-  g = {ids = {}, by_body = {}, lanes = {}, entries = {}, settled = {}, outcome = {}, excused = {}, n = {}, signals = 0}
-  M.g = g
+  g = {ids = {}, by_body = {}, lanes = {}, entries = {}, settled = {}, outcome = {}, excused = {}, n = {}, signals = 0,
+    not_before = {}, unkept = {}, n_kept = 0}
+  M.g, M.lane_prefix = g, names.lane
+  M.watch_order()
 end
 function M.expect(id, body) g.by_body[body] = id end
 -- Data was taken away on purpose: nothing is promised of what was there.
@@ -33,10 +35,22 @@ function M.on_add(key, entry, fields)
     g.lanes[key] = sub(key, #keys.lane + 1)
     g.lanes[#g.lanes + 1] = key
   end
+  M.know(id)
+  g.entries[key .. '/' .. entry] = id
+  M.order_add(key, entry)
+  if M.now < (g.not_before[id] or 0) and not g.is_stepped and not g.excused[id] then
+    wrong('P7: too early on its lane: ' .. id)
+  end
+end
+function M.know(id)
   if not g.n[id] then g.ids[#g.ids + 1] = id end
   g.n[id] = (g.n[id] or 0) + 1
-  g.entries[key .. '/' .. entry] = id
 end
+-- What is scheduled is there before it comes to a lane.
+function M.on_zadd(key, id)
+  if keys and key == keys.due and not g.n[id] and M.keys then M.know(id) end
+end
+function M.not_before(id, ms) g.not_before[id] = ms end
 function M.on_ack(key, was)
   if not keys or not g.lanes[key] then return end
   local place = key .. '/' .. was.id
@@ -69,12 +83,19 @@ local function is_reaping() return M.keys and M.argv[4] == 'reap' end
 function M.on_del(key)
   if keys and is_reaping() then wrong('P4: a live consumer was taken: ' .. key) end
 end
-function M.on_hdel(key)
+-- A copy that goes while nobody settled is on its way to due, or its entry is still there (rule 31).
+local function on_unkept(names)
+  for i = 3, #names do g.unkept[#g.unkept + 1] = names[i] end
+end
+function M.on_hdel(key, names)
+  if keys and key == keys.kept then on_unkept(names) end
   if keys and key == keys.consumers and is_reaping() and M.get(keys.grace) then wrong('P4: taken in grace') end
 end
 function M.on_cut(key, s, e)
   if not keys or not g.lanes[key] then return end
   local place = key .. '/' .. e[3]
+  local kept = M.db[keys.kept]
+  if kept and kept.v.of[g.lanes[key] .. '/' .. e[3]] then return end
   if not g.settled[place] and not g.excused[g.entries[place] or ''] then wrong('P10: trimmed and not settled: ' .. place) end
 end
 function M.on_read(key, name, found)
@@ -110,7 +131,7 @@ local function look_at_lane(key, live)
   local low = h and h.v.of[lane]
   local lm, ls
   if low and not g.is_stepped then lm, ls = M.id_of(low, 0) end
-  local undelivered = 0
+  local undelivered, kept = 0, M.db[keys.kept]
   for i = 1, #s.list do
     local e = s.list[i]
     local place = key .. '/' .. e[3]
@@ -121,7 +142,8 @@ local function look_at_lane(key, live)
         live[id] = (live[id] or 0) + 1
         if not g.excused[id] then
           if not is_reachable(group, lane, e) then wrong('P2: nobody will ever read ' .. place) end
-          if lm and not M.less(lm, ls, e[1], e[2]) then wrong('rule 8: the low mark hides ' .. place) end
+          local is_kept = kept and kept.v.of[lane .. '/' .. e[3]]
+          if lm and not is_kept and not M.less(lm, ls, e[1], e[2]) then wrong('rule 8: the low mark hides ' .. place) end
         end
       end
     end
@@ -137,6 +159,29 @@ local function look_at_lane(key, live)
     for i = 1, #group.pel do
       local place = key .. '/' .. group.pel[i].id
       if g.settled[place] then wrong('I1: settled and pending again: ' .. place) end
+    end
+  end
+end
+
+-- A copy stands for an entry that may be gone: its owner, or who takes over from it, must still be known.
+local function look_at_copies(live)
+  for i = 1, #g.unkept do
+    local place = keys.lane .. g.unkept[i]
+    local due = M.db[keys.due_body]
+    if due and due.v.of[g.entries[place] or ''] then g.settled[place] = true end
+  end
+  g.unkept = {}
+  local h = M.db[keys.kept]
+  for j = 1, h and h.v.n or 0 do
+    local place = keys.lane .. h.v.names[j]
+    local lane, ms, seq = match(h.v.names[j], '^(.*)/(%d+)%-(%d+)$')
+    local id, found = g.entries[place], M.db[keys.lane .. lane]
+    local s = found and found.t == 'stream' and found.v
+    if g.settled[place] then wrong('I2: a copy is left of ' .. place) end
+    if id and not (s and M.find(s.list, tonumber(ms), tonumber(seq))) then live[id] = (live[id] or 0) + 1 end
+    local group = s and s.groups.workers
+    if id and not g.excused[id] and group and not M.find(group.pel, tonumber(ms), tonumber(seq)) then
+      wrong('P2: nobody will ever run the copy of ' .. place)
     end
   end
 end
@@ -159,6 +204,7 @@ end
 function M.check()
   if not keys then return nil end
   local live, waits, dead = {}, {}, {}
+  if #g.unkept > 0 or M.db[keys.kept] then look_at_copies(live) end
   for i = 1, #g.lanes do look_at_lane(g.lanes[i], live) end
   local due, bodies = M.db[keys.due], M.db[keys.due_body]
   for i = 1, due and due.v.n or 0 do

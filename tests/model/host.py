@@ -75,7 +75,11 @@ class Host(Party):
         process.host = self
         self.processes.append(process)
         self.world.processes.append(process)
-        self.world.spawn(self, self._take_in(process), f"{self.name_here}.add")
+        begin = lambda: self.world.spawn(self, self._take_in(process), f"{self.name_here}.add")
+        if self.world.files:
+            self.world.spawn(process, process.recover(begin), f"{process.name_here}.recover")
+        else:
+            begin()
         return process
 
     async def refreshed(self):
@@ -96,5 +100,7 @@ class Host(Party):
     def see_off(self, process):
         """SIGCHLD: hand over what a dead process had."""
         self.processes.remove(process)
-        started = process.member.started_by_queue()
-        self.world.spawn(self, self.hand_over(process.member, "dead", "killed", started), f"{self.name_here}.handover")
+        mode, started = "dead", process.member.started_by_queue()
+        if process.has_left:
+            mode, started = "leave", {}
+        self.world.spawn(self, self.hand_over(process.member, mode, "killed", started), f"{self.name_here}.handover")

@@ -96,6 +96,13 @@ class Thread:
         """Call it once this has ended."""
         self._ended.append(callback)
 
+    def done(self):
+        """Whether it has ended, as tasks say it."""
+        return self.is_done
+
+    def cancel(self):
+        """Only a drain asks, at whose end the process goes with all its threads."""
+
     def resume(self, value=None):
         """Go on with an answer until it waits again."""
         self._step(self.coroutine.send, value)

@@ -1,4 +1,4 @@
-"""Guards taken out of the scripts, one at a time: the model must notice each, by chance or in a scene of `scenes.py`.
+"""Guards taken out of the product, one at a time: the model must notice each, by chance or in a scene of `scenes.py`.
 
 Only what concerns several parties is here; the guards that one call can show are in `tests/faults/` and `tests/redis/`.
 """
@@ -6,7 +6,10 @@ Only what concerns several parties is here; the guards that one call can show ar
 from __future__ import annotations
 
 import contextlib
+import importlib
 from importlib import resources
+from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import NamedTuple
 
 from streamwork.store.scripts import ALL_SCRIPTS
@@ -17,7 +20,7 @@ class Mutation(NamedTuple):
 
     Attributes:
         rule: Number in the protocol.
-        script: File in ``streamwork/store/lua``.
+        script: File in ``streamwork/store/lua`` without its ending, or one of Python, from ``streamwork`` on.
         on: The guard; stands in the file once.
         off: What stands there without it.
         moods: The trouble that shows it; every schedule has it, so that few are enough.
@@ -112,8 +115,116 @@ MUTATIONS = {
     ),
     "settled_counted": Mutation(33, "settle", "redis.pcall('HINCRBY', KEYS[1], ARGV[5 + lane], n)", ""),
     "added_counted": Mutation(33, "promote", "pcall('HINCRBY', KEYS[4], ARGV[2 + i], n)", "", ("retry", "time")),
+    "chunk_in_order": Mutation(6, "enqueue", "for a = 6 + lanes, #ARGV, 2 do", "for a = #ARGV - 1, 6 + lanes, -2 do"),
+    "highest_first": Mutation(
+        5, "worker/consumer.py", "for lane in lanes:\n            if taken",
+        "for lane in reversed(lanes):\n            if taken",
+    ),
+    "oldest_first": Mutation(
+        5, "worker/consumer.py", "for entry, fields in entries:", "for entry, fields in reversed(entries):"
+    ),
+    "all_tags": Mutation(
+        4, "model/lane.py", "lane_tags(lane) <= offered", "(not lane_tags(lane) or lane_tags(lane) & offered)"
+    ),
+    "kept_copy": Mutation(
+        31, "maintain", "return type(redis.pcall('HSET', KEYS[8], place,",
+        "return type(redis.pcall('HLEN', KEYS[8])) == 'number' and #field.d, type(redis.pcall('HGET', KEYS[8], place,",
+        ("keep", "full"),
+    ),
+    "kept_for_adopters": Mutation(
+        31, "adopt", "if not unkeep(k, KEYS[1], lane, found[i][1]) then take_up", "do take_up",
+        ("keep", "full", "crash"),
+    ),
+    "kept_for_the_dead": Mutation(
+        31, "take", "local copy = unkeep(k, KEYS[1], lane, entry)", "local copy = false", ("keep", "full", "crash"),
+    ),
+    "kept_for_the_released": Mutation(
+        31, "release", "local copy = unkeep(k, KEYS[1], ARGV[2], ARGV[i])", "local copy = false",
+        ("keep", "full", "leave"),
+    ),
+    "kept_for_the_healer": Mutation(
+        31, "heal", "    unkeep(k, KEYS[1], ARGV[1], entry)\n", "", ("keep", "full", "group"),
+    ),
+    "kept_no_more_pending": Mutation(
+        31, "unkeep", "call('XACK', stream, 'workers', entry)", "", ("keep", "full", "crash"),
+    ),
+    "finish_kept": Mutation(
+        31, "finish", "if is_kept then redis.call('HDEL', k.kept, place) end", "", ("keep", "full"),
+    ),
+    "early_trim_below_pending": Mutation(
+        32, "maintain", "local cut = less(ARGV[2], safe) and ARGV[2] or safe", "local cut = ARGV[2]", ("full",),
+    ),
+    "schedule_numbers": Mutation(
+        1, "schedule", "tonumber(ARGV[1]), call('GET', KEYS[1])", "tonumber(ARGV[1]), nil", ("later", "net"),
+    ),
+    "schedule_mark_kept": Mutation(
+        1, "schedule", "call('SET', KEYS[1], number .. '\\n', 'PX', ARGV[2])", "", ("later", "net"),
+    ),
+    "schedule_by_server": Mutation(26, "schedule", "at[i] = is_span and now + ms or ms", "at[i] = ms", ("later",)),
+    "schedule_body": Mutation(26, "schedule", "call('HSET', KEYS[3], ARGV[i], ARGV[i + 2])", "", ("later",)),
+    "promoted_in_time": Mutation(26, "promote", "'-inf', now, 'LIMIT'", "'-inf', '+inf', 'LIMIT'", ("later",)),
+    "spool_settled": Mutation(
+        24, "worker/settle.py", "for outcome in outcomes:", "for outcome in outcomes[:0]:", ("leave",)
+    ),
+    "heard_lanes_kept": Mutation(6, "worker/keeper.py", ", *queue.heard_since(since)}", "}"),
+    "sender_reset": Mutation(
+        1, "broker/async_sender.py", "self._senders.pop(line, None) or Sender(self._config.max_lanes)",
+        "self._senders.setdefault(line, Sender(self._config.max_lanes))", ("net", "time"),
+    ),
+    "audit_twice": Mutation(
+        18, "worker/reclaimer.py", "if seen is None or (lane.stream, entry) in seen]", "]", ("time", "net")
+    ),
+    "audited": Mutation(
+        18, "worker/reclaimer.py", "for row in pending if not known(lane.name_bytes, row[0])}",
+        "for row in pending if False}", ("net",),
+    ),
+    "young_beat": Mutation(
+        12, "worker/consumer.py", "and SYSTEM_CLOCK.steady_ms() - self._table.beat_at_ms < self.half_ttl_ms", "",
+        ("time", "pause"),
+    ),
+    "room_rechecked": Mutation(
+        5, "worker/consumer.py", "room = self._room_now(name)\n        for stream", "room = count\n        for stream",
+        ("time", "net"),
+    ),
+    "excess_released": Mutation(5, "worker/consumer.py", "if taken > room:", "if False:"),
+    "suspect_alone": Mutation(17, "worker/consumer.py", "if self.in_hand():\n", "if False:\n", ("poison",)),
     "crashes_blamed": Mutation(17, "take", "if blamed then crashes = crashes + 1 else", "do", ("poison",)),
 }  # fmt: skip
+
+
+def _functions(scope, module):
+    """Yield the functions that a module or a class of it has made, by their qualified names."""
+    for member in list(vars(scope).values()):
+        value = getattr(member, "fget", member)
+        if getattr(value, "__module__", None) != module:
+            continue
+        if isinstance(value, FunctionType):
+            yield value.__qualname__, value
+        elif isinstance(value, type):
+            yield from _functions(value, module)
+
+
+@contextlib.contextmanager
+def _python_without(mutation):
+    """Give the module's own functions the code that they would have without the guard; whoever holds them sees it."""
+    name = "streamwork." + mutation.script.removesuffix(".py").replace("/", ".")
+    real = importlib.import_module(name)
+    text = Path(real.__file__).read_text()
+    assert text.count(mutation.on) == 1, f"not once in {mutation.script}: {mutation.on!r}"
+    copy = ModuleType(name)
+    exec(compile(text.replace(mutation.on, mutation.off), real.__file__, "exec"), copy.__dict__)
+    changed, before = dict(_functions(copy, name)), []
+    for qualified, function in _functions(real, name):
+        other = changed[qualified].__code__
+        if function.__code__ != other:
+            before.append((function, function.__code__))
+            function.__code__ = other
+    assert before
+    try:
+        yield
+    finally:
+        for function, code in before:
+            function.__code__ = code
 
 
 def _without(mutation):
@@ -126,6 +237,10 @@ def _without(mutation):
 @contextlib.contextmanager
 def without(mutation):
     """Run what is inside without this guard."""
+    if mutation.script.endswith(".py"):
+        with _python_without(mutation):
+            yield
+        return
     text, changed = _without(mutation)
     touched = []
     for script in ALL_SCRIPTS:

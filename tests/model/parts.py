@@ -13,9 +13,12 @@ from tests.model.server import KEYS
 NAMESPACE, QUEUE = KEYS.namespace, KEYS.queue
 # Shorter than the defaults, in the same order: what is late, what is looked for again, what is history.
 CONFIG = Config(
-    worker=WorkerConfig(slots=2, queues=(QUEUE,)), client=ClientConfig(deadline_s=2.0), keep=KeepConfig(history_s=2.0)
+    worker=WorkerConfig(slots=2, queues=(QUEUE,)),
+    client=ClientConfig(deadline_s=2.0, send_timeout_s=3.0, resend_s=4.0),
+    keep=KeepConfig(history_s=2.0),
 )
 AUDIT_MS = 5_000
+DRAIN_S = 1.0
 APP = Streamwork(NAMESPACE, "redis://127.0.0.1:1/0")
 
 

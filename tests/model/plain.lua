@@ -54,6 +54,12 @@ function C.PERSIST(a)
   return 1
 end
 
+-- Of memory there is what the schedule says; nothing weighs much.
+function C.INFO()
+  return 'maxmemory:100\r\nused_memory:' .. (M.is_full and 99 or 1) .. '\r\n'
+end
+function C.MEMORY() return 1000 end
+
 function C.GET(a)
   local found = get(a[2], 'string')
   return found and found.v or false
@@ -103,7 +109,7 @@ function C.HMGET(a)
   return out
 end
 function C.HDEL(a)
-  if M.on_hdel then M.on_hdel(a[2]) end
+  if M.on_hdel then M.on_hdel(a[2], a) end
   local h, n = get(a[2], 'hash'), 0
   if not h then return 0 end
   for i = 3, #a do
@@ -208,6 +214,7 @@ function C.ZADD(a)
     local score = tonumber(a[i])
     if not score then fail('ERR value is not a valid float') end
     if not taken(z, a[i + 1]) then n = n + 1 end
+    if M.on_zadd then M.on_zadd(a[2], a[i + 1]) end
     table.insert(z, place(z, score, a[i + 1]), {score, a[i + 1]})
     z.n = z.n + 1
   end

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 
 from streamwork.errors import StoreError
+from streamwork.worker import spooling
 from streamwork.worker.bounds import Bounds
 from streamwork.worker.consumer import Consumer
 from streamwork.worker.delivery import QueueSide
-from streamwork.worker.drain import Hand
+from streamwork.worker.drain import Drain, Hand
 from streamwork.worker.intake import Intake
 from streamwork.worker.runner import Runner
 from streamwork.worker.selfcheck import SelfCheck
 from streamwork.worker.settle import Settler
 from streamwork.worker.slot_table import SlotTable
 from streamwork.worker.worker import Worker
-from tests.model.parts import APP, CONFIG, QUEUE, Party
+from tests.model.parts import APP, CONFIG, DRAIN_S, NAMESPACE, QUEUE, Party
 from tests.model.server import KEYS
 
 
@@ -85,6 +86,8 @@ class Process(Party, Worker):
         self.driver = self.make_driver("driver", deadline_s)
         self._reading = self.make_driver("reading", CONFIG.worker.block_s + deadline_s)
         self.audited_ms = world.steady_ms
+        self.has_left, self.begun = False, {}
+        self._reader = self._writer = None
         self._make()
 
     def _make(self):
@@ -110,6 +113,11 @@ class Process(Party, Worker):
         _tables.append(self.__dict__.pop("table"))
 
     @property
+    def may_leave(self):
+        """Whether it works, and was not told to end."""
+        return self._reader is not None and not (self.is_dead or self.is_paused or self.member.is_leaving)
+
+    @property
     def serves_all(self):
         """Whether it lives and reads every lane of its world."""
         return not self.is_dead and self.tags == self.world.shape.all_tags
@@ -121,6 +129,31 @@ class Process(Party, Worker):
         """Start its loops."""
         self._reader = self.world.spawn(self, self.consumer.run(), f"{self.name_here}.read")
         self._writer = self.world.spawn(self, self.settler.run(), f"{self.name_here}.settle")
+
+    async def recover(self, then):
+        """What `Worker.start` does about the spool, tried again as a supervisor would; then go on."""
+        while True:
+            try:
+                await spooling.settle_spooled(self.settler, None, NAMESPACE)
+            except StoreError:
+                await asyncio.sleep(0.5)
+            else:
+                break
+        then()
+
+    def leave(self):
+        """SIGTERM: drain, and end."""
+        self.member.is_leaving = True
+        self.consumer.stop()
+        self._interrupt()
+        self.world.spawn(self, self._leave(), f"{self.name_here}.leave")
+
+    async def _leave(self):
+        drain = Drain(self.executors, self.consumer, self.settler, self._hand, self._cancelled)
+        if not await drain.run(self._reader, self._writer, DRAIN_S) and self.settler.unsent:
+            spooling.spool_unsent(self.settler, None, NAMESPACE)
+        self.has_left = True
+        self.die()
 
     def audit(self):
         """One turn of the audit of its own list."""

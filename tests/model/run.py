@@ -17,7 +17,7 @@ BATCH = 500
 def batch(first, count=BATCH):
     """Run the schedules of some seeds; (how many, actions in all, what went wrong as texts)."""
     from tests.model import schedule
-    from tests.model.world import patched
+    from tests.model.patching import patched
 
     wrong, actions = [], 0
     with patched():

@@ -11,6 +11,13 @@ from tests.model.end import come_to_an_end
 from tests.model.world import World
 
 
+class Later(NamedTuple):
+    """When a message runs: so many ms after it was sent, told as an instant or as a span."""
+
+    ms: int
+    is_instant: bool
+
+
 class Shape(NamedTuple):
     """What there is in a world.
 
@@ -25,6 +32,7 @@ class Shape(NamedTuple):
         exact_trim: ``~`` trims all it may, else nothing.
         moods: Which kinds of trouble there are.
         ends_early: It ends with the last message, else when nothing is under way any more.
+        later: When those messages run that are not to run at once.
     """
 
     version: int
@@ -39,35 +47,53 @@ class Shape(NamedTuple):
     exact_trim: bool
     moods: tuple[str, ...]
     ends_early: bool
+    later: dict[str, Later]
 
     @property
     def all_tags(self):
         """What a process must offer to read every lane."""
-        return frozenset({"a"})
+        return ALL_TAGS
+
+    @property
+    def most_entries(self):
+        """How long a lane is held back by what is pending: two entries are one too many where copies are kept."""
+        return 1 if "keep" in self.moods else 100_000
 
 
-MOODS = ("net", "crash", "pause", "time", "cancel", "retry", "server", "group", "clock", "flush")
+ALL_TAGS = frozenset({"a", "b"})
+MOODS = (
+    "net", "crash", "pause", "time", "cancel", "retry", "server", "group", "clock", "flush", "keep", "full", "leave",
+)  # fmt: skip
+_LANES = (
+    ["1:"], ["1:"], ["1:"], ["1:", "2:"], ["1:", "2:"], ["1:", "1:a"], ["1:", "1:a", "2:a,b"], ["1:a", "2:"],
+)  # fmt: skip
 
 
 def shape_of(random, more=()):
     """Draw what there is; `more` are moods that it has in any case."""
     hosts = random.choice((1, 1, 2, 2, 2))
-    lanes = random.choice((["1:"], ["1:"], ["1:", "2:"], ["1:", "1:a"]))
-    tags = {f"h{n + 1}": [frozenset({"a"})] * random.choice((1, 1, 2)) for n in range(hosts)}
-    if "1:a" in lanes and random.random() < 0.5:
-        tags["h1"] = [frozenset(), *tags["h1"][1:]]
+    lanes = random.choice(_LANES)
+    tags = {f"h{n + 1}": [ALL_TAGS] * random.choice((1, 1, 2)) for n in range(hosts)}
+    if any(lane[2:] for lane in lanes):
+        offers = (ALL_TAGS, ALL_TAGS, frozenset("a"), frozenset("b"), frozenset())
+        tags = {host: [random.choice(offers) for _ in each] for host, each in tags.items()}
     messages = random.choice((1, 2, 2, 3, 4))
     is_poisoned = random.random() < 0.12 or "poison" in more
     poison = frozenset({random.choice(IDS[:messages])}) if is_poisoned else frozenset()
     moods = tuple(mood for mood in MOODS if random.random() < _LIKELY.get(mood, 0.35) or mood in more)
+    later = {}
+    if random.random() < 0.2 or "later" in more:
+        for task_id in IDS[:messages]:
+            if random.random() < 0.6:
+                later[task_id] = Later(random.choice((300, 1_500, 4_000)), random.random() < 0.4)
     return Shape(
         random.choice((6, 7)), hosts, random.choice((1, 1, 2)), messages, tags, lanes,
         {task_id: random.choice(lanes) for task_id in IDS[:messages]}, poison, random.random() < 0.8,
-        random.random() < 0.5, moods, random.random() < 0.7,
+        random.random() < 0.5, moods, random.random() < 0.7, later,
     )  # fmt: skip
 
 
-_LIKELY = {"group": 0.12, "flush": 0.04, "clock": 0.12, "server": 0.15}
+_LIKELY = {"group": 0.12, "flush": 0.04, "clock": 0.12, "server": 0.15, "keep": 0.2, "full": 0.08, "leave": 0.15}
 
 
 class Chooser:
@@ -153,6 +179,9 @@ _FAULTS = {
     "group": (("ungroup", _ms(0, 1)),),
     "clock": (("clock", _ms(-60_000, -3_000, 3_000, 60_000)), ("skew", _ms(-60_000, 0, 60_000))),
     "flush": (("flushall",),),
+    "keep": (("keep", _host), ("keep", _host), ("live", _ms(3_000))),
+    "full": (("memory", lambda c: c.random.random() < 0.7), ("keep", _host)),
+    "leave": (("leave", _process), ("time", _ms(3_500)), ("fork", _host), ("reap", _process)),
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import hiredis
+import msgspec
 from lupa.luajit21 import LuaRuntime
 
 from streamwork.store.keys import QueueKeys
@@ -12,10 +13,10 @@ from streamwork.store.keys import QueueKeys
 KEYS = QueueKeys("m", "q")
 _WATCHED = (
     "consumers", "grace", "control", "result_prefix", "due", "due_body", "dead", "moved", "cancelled", "suspects",
-    "low", "added", "settled", "restoring",
+    "low", "added", "settled", "restoring", "kept",
 )  # fmt: skip
 _HERE = Path(__file__).parent
-_FILES = ("core", "plain", "streams", "groups", "ghost")
+_FILES = ("core", "plain", "streams", "groups", "ghost", "order")
 
 
 class ModelServer:
@@ -35,6 +36,7 @@ class ModelServer:
         load = self._lua.eval("function(source, name) return assert(loadstring(source, name)) end")
         for name in _FILES:
             load((_HERE / f"{name}.lua").read_bytes(), b"@" + name.encode())(self.model)
+        self.model[b"unpack"] = self._unpack
         self._execute = self.model[b"execute"]
         self._load = self.model[b"load"]
         self._reset = self.model[b"reset"]
@@ -44,6 +46,11 @@ class ModelServer:
         self._reader = hiredis.Reader()
         self.now_ms = 0
         self.wrong = None
+
+    def _unpack(self, text):
+        """What cmsgpack answers for a task message: texts as they are, whatever else as true."""
+        members = msgspec.msgpack.decode(text)
+        return self._lua.table_from([one.encode() if isinstance(one, str) else True for one in members])
 
     def reset(self, now_ms, version=7):
         """Begin anew, without a key."""
@@ -99,6 +106,33 @@ class ModelServer:
         """Call a function of the model that takes no keys of ours."""
         answer = self.model[name.encode()](*args)
         return answer.decode() if isinstance(answer, bytes) else answer
+
+    @property
+    def is_full(self):
+        """Whether it says that little memory is left."""
+        return self.model[b"is_full"]
+
+    @is_full.setter
+    def is_full(self, is_full):
+        self.model[b"is_full"] = is_full
+
+    def not_before(self, task_id, at_ms):
+        """Know that a message may come to a lane from this instant of the server on, and no earlier."""
+        self.model[b"not_before"](task_id.encode(), at_ms)
+
+    def entry_holds(self, lane, entry):
+        """The id of the message in this entry, or None."""
+        task_id = self._ghost[b"entries"][f"{KEYS.lane(lane)}/{entry}".encode()]
+        return None if task_id is None else task_id.decode()
+
+    @property
+    def is_tainted(self):
+        """Whether a group or data was taken away."""
+        return self._ghost[b"is_tainted"] is not None
+
+    def is_settled(self, lane, entry):
+        """Whether this entry was settled once."""
+        return self._ghost[b"settled"][f"{KEYS.lane(lane)}/{entry}".encode()] is not None
 
     def execute(self, command):
         """Run a `Command` as it would go over the wire; its raw reply, which may be a hiredis.ReplyError."""

@@ -255,6 +255,7 @@ function C.XREADGROUP(a)
       out[#out + 1] = {key, rows(found)}
     end
   end
+  if M.on_look then M.on_look(name, a, at, n, out) end
   return #out > 0 and out or false
 end
 M.stream, M.group, M.find, M.insert, M.within, M.less, M.id_of, M.text_of, M.consumer =

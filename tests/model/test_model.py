@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.model import schedule
-from tests.model.world import patched
+from tests.model.patching import patched
 
 # 100,000 schedules; in parts, so that they spread over the suite's processes.
 PARTS = 40

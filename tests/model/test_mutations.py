@@ -6,8 +6,8 @@ import pytest
 
 from tests.model import schedule
 from tests.model.mutations import MUTATIONS, without
+from tests.model.patching import patched
 from tests.model.scenes import SCENES
-from tests.model.world import patched
 
 MOST = 4_000
 

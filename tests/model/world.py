@@ -5,32 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import logging
 from collections import deque
-from types import SimpleNamespace
 
-from streamwork.broker import async_sender, outgoing, resend
-from streamwork.clock import SYSTEM_CLOCK
 from streamwork.context import Context  # noqa: F401 - imported before the first clock is patched
 from streamwork.errors import Reject, Skip
 from streamwork.store import healing, scripts
 from streamwork.store.commands import plain
-from streamwork.wire.message import decode_journal
-from streamwork.worker import consumer, control, registrar, settle
 from tests.model.client import BODIES, IDS, Client
 from tests.model.driver import Greeting
 from tests.model.host import Host
 from tests.model.loop import ModelLoop, Thread
 from tests.model.parts import AUDIT_MS, CONFIG
+from tests.model.patching import NOW
 from tests.model.process import Process
+from tests.model.promises import Promises
 from tests.model.server import KEYS, ModelServer
 
 BEGIN_MS = 1_700_000_000_000
 _SERVER = ModelServer()
-_now = SimpleNamespace(world=None, closed=0)
 
 
-class World:
+class World(Promises):
     """Everything of one schedule.
 
     Args:
@@ -47,11 +42,12 @@ class World:
         self.steady_ms, self.wall_ms, self.skew_ms = 1_000_000, BEGIN_MS, 0
         self.broken = None
         self.drivers, self.current, self.threads = {}, None, []
-        self.entries, self.starts, self.outside_kills = {}, {}, 0
+        self.entries, self.last_sent, self.outside_kills = {}, {}, 0
+        self.files, self.spooled = [], 0
         self._numbers = self._clients = 0
         self.run_id = "server-0"
         self.loop = ModelLoop(self)
-        _now.world = self
+        NOW.world = self
         asyncio._set_running_loop(self.loop)
         self.server = _SERVER
         self.server.reset(BEGIN_MS, shape.version)
@@ -132,8 +128,8 @@ class World:
             party.tear()
         self.drivers, self.threads, self.current = {}, [], None
         self.loop.timers, self.loop.ready = [], deque()
-        _now.closed += 1
-        if _now.closed % 2_000 == 0:
+        NOW.closed += 1
+        if NOW.closed % 2_000 == 0:
             gc.collect()
 
     # The server.
@@ -230,76 +226,5 @@ class World:
                         driver.lose()
         self.loop.fire()
 
-    # What parties tell.
-
-    def began(self, process, run):
-        """A body began."""
-        task_id = run.message.id
-        self.starts[task_id] = self.starts.get(task_id, 0) + 1
-        for other in process.executors.running:
-            if (
-                other is not run
-                and other.entry == run.entry
-                and other.lane is run.lane
-                and other.consumer == run.consumer
-            ):
-                self.broken = self.broken or f"P4: {run.consumer} runs {task_id} twice at the same time"
-
-    def accepted(self, task_id, lane, entry):
-        """A producer was told that its message is in."""
-        self.entries[task_id] = (lane, entry)
-        if not self.server.was_added(task_id):
-            self.broken = self.broken or f"P1: acknowledged, and nowhere: {task_id}"
-
-    def told(self, process, run, item, committed):
-        """A process was told what became of an outcome."""
-        if item.op[0] == "R":
-            return
-        task_id = item.result_key[len(KEYS.result_prefix) :]
-        if self.server.is_excused(task_id):
-            return
-        is_there = self.server.outcome(task_id) == run.token
-        if is_there != committed:
-            said = "committed" if committed else "lost"
-            self.broken = self.broken or f"P3: {run.token} was told {said}, there is {self.server.outcome(task_id)}"
-        if item.op[0] == "D" and committed and "quarantined" in decode_journal(item.journal).detail:
-            self._quarantined(task_id)
-
-    def _quarantined(self, task_id):
-        if task_id not in self.shape.poison and not self.outside_kills:
-            self.broken = self.broken or f"P5: {task_id} was quarantined for what its neighbour did"
-
 
 _WAKING = frozenset({scripts.ENQUEUE, scripts.PROMOTE})
-
-
-@contextlib.contextmanager
-def patched():
-    """Let the product see the virtual clock, and no randomness; for this process, until the end of the block."""
-    calm = lambda failures: min(1.0, 0.05 * 2**failures)
-    clock = SimpleNamespace(monotonic=lambda: _now.world.steady_ms / 1000)
-    spots = [
-        (SYSTEM_CLOCK, "now_ms", lambda: _now.world.wall_ms + _now.world.skew_ms),
-        (SYSTEM_CLOCK, "steady_ms", lambda: _now.world.steady_ms),
-        (async_sender, "time", clock),
-        (outgoing, "random_id", lambda: f"sender{_now.world.number()}"),
-        *((module, "backoff_s", calm) for module in (consumer, control, registrar, resend, settle)),
-    ]
-    before = [(place, name, place.__dict__.get(name)) for place, name, _ in spots]
-    level, loop = logging.root.manager.disable, asyncio._get_running_loop()
-    logging.disable(logging.CRITICAL)
-    # A world is full of circles: `World.close` breaks them, and to look for more at every turn costs a quarter.
-    gc.disable()
-    for place, name, value in spots:
-        setattr(place, name, value)
-    try:
-        yield
-    finally:
-        asyncio._set_running_loop(loop)
-        logging.disable(level)
-        gc.enable()
-        for place, name, value in before:
-            if value is None:
-                delattr(place, name)
-            else:
-                setattr(place, name, value)
