@@ -14,6 +14,7 @@ from streamwork.errors import StoreError
 from streamwork.store import healing, scripts
 from streamwork.store.commands import plain
 from streamwork.store.failures import translated
+from streamwork.store.scheduling import schedule
 from streamwork.wire.message import decode_message
 from tests.helpers import state_of
 from tests.model.server import KEYS, ModelServer
@@ -30,7 +31,8 @@ _steps = st.one_of(
     st.tuples(st.just("take"), _who, st.sampled_from(["reap", "dead", "leave"])),
     st.tuples(st.just("adopt"), _who, st.integers(1, 3)), st.tuples(st.just("audit"), _which),
     st.tuples(st.just("release"), _which), st.tuples(st.just("cancel"), st.integers(0, 5)),
-    st.tuples(st.sampled_from(["promote", "heal", "ungroup", "maintain", "drop", "restore", "fall"])),
+    st.tuples(st.sampled_from(["promote", "heal", "ungroup", "maintain", "drop", "restore", "fall", "keep"])),
+    st.tuples(st.just("keep")), st.tuples(st.just("later"), st.integers(1, 2), st.sampled_from(["+0", "0", "+60000"])),
     st.tuples(st.just("register"), _who), st.tuples(st.just("revive"), _who), st.tuples(st.just("pulse"), _who),
 )  # fmt: skip
 
@@ -74,13 +76,16 @@ class Side:
         """What is in the queue now."""
         try:
             state = state_of(self.driver, KEYS)._replace(low={}, journal=[])
+            # Instants differ by a moment.
+            state = state._replace(due={task_id: min(at_ms, 10**12) for task_id, at_ms in state.due.items()})
+            kept = self._run(plain("HGETALL", KEYS.kept))
         except StoreError as error:  # the group is lost
             return type(error).__name__
         ordered = {
             name: sorted(value.items()) if isinstance(value, dict) else sorted(value)
             for name, value in state._asdict().items()
         }
-        return self._numbered(ordered)
+        return self._numbered((ordered, sorted(zip(kept[::2], kept[1::2], strict=True))))
 
     def _numbered(self, answer):
         return _ENTRY.sub(lambda found: f"#{self.entries.setdefault(found[0], len(self.entries))}", repr(answer))
@@ -171,6 +176,19 @@ class Side:
         """Keep the lane."""
         kept = self._run(healing.maintain(KEYS, LANE, "0", 100, 1))
         return kept.trimmed, kept.first_open
+
+    def keep(self, bodies):
+        """Keep the lane where all is old and two entries are too many: bodies of pending ones are copied."""
+        kept = self._run(healing.maintain(KEYS, LANE, "9000000000000", 100, 1, healing.Bounds(1)))
+        return kept.trimmed, kept.first_open
+
+    def later(self, bodies, count, when):
+        """Schedule."""
+        chunk = bodies[self.sent : self.sent + count]
+        records = [(one.task_id, when, b"%b\n1,0,0,1,0\n%b" % (LANE.encode(), one.body)) for one in chunk]
+        found = self._run(schedule(KEYS, "sender", self.sent + 1, records, 60_000)) if chunk else []
+        self.sent += 1 if chunk else 0
+        return found
 
     def restore(self, bodies):
         """Restore without a journal."""
