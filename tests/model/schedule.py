@@ -202,7 +202,7 @@ def run_seed(seed, more=()):
     actions, chooser = Actions(world), Chooser(world, random)
     done = []
     try:
-        _go_on(world, actions, chooser, done, random.choice((12, 20, 20, 30, 40)))
+        _go_on(world, actions, chooser, done, random.choice((10, 16, 20, 24, 36)))
     finally:
         world.close()
     return Outcome(seed, shape, done, world.broken)

@@ -15,7 +15,7 @@ _MOODS = (
     ("net", "later", "time"), ("pause", "time", "crash"), ("group", "time"), ("cancel", "retry"), ("keep", "full"),
     ("leave", "net"), ("group", "crash", "retry"), (),
 )  # fmt: skip
-MOST = 4_000
+MOST = 8_000
 
 
 @pytest.fixture

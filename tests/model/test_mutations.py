@@ -9,7 +9,7 @@ from tests.model.mutations import MUTATIONS, without
 from tests.model.patching import patched
 from tests.model.scenes import SCENES
 
-MOST = 4_000
+MOST = 8_000
 
 
 def _first_failure(moods, most):

@@ -318,6 +318,21 @@ async def keeping(keys, connected, config=CONFIG):
         await keeper.stop()
 
 
+def test_a_lane_that_is_told_of_while_a_list_is_on_its_way_is_kept(keys, connected):
+    async def main():
+        async with keeping(keys, connected) as keeper:
+            (queue,) = keeper.queues
+            asked = asyncio.create_task(keeper._refresh(queue))
+            await asyncio.sleep(0)  # it is asked for, and the answer is of before the lane was made
+            keeper._heard(queue, "lane", "1:")
+            await asked
+            kept = list(queue.lanes)
+            await keeper._refresh(queue)
+            return kept, queue.lanes
+
+    assert asyncio.run(main()) == (["1:"], [])
+
+
 def test_a_keeper_keeps_its_members_alive_and_tells_them_everything(driver, keys, connected):
     member = FakeMember("member")
 
