@@ -94,6 +94,21 @@ def test_where_due_is_something_else_it_stays_with_its_owner(own, own_keys, brok
     assert own.run(plain("HLEN", own_keys.kept)) == 1
 
 
+def test_a_lane_stays_marked_while_an_entry_of_it_can_only_stay(own, own_keys):
+    old, *rest = deliver(own, own_keys, "w1", 10)
+    own.run(scripts.release(own_keys, LANE, "w1", [(old.entry, old.count)]))
+    for delivery in rest:
+        assert settle(own, own_keys, delivery)
+    maintain(own, own_keys)
+    own.run(plain("SET", own_keys.due, "foreign"))
+    assert own.run(scripts.adopt(own_keys, LANE, "w2", 10)) == []
+    assert own.run(plain("SMEMBERS", own_keys.returned)) == [LANE.encode()]
+    own.run(plain("DEL", own_keys.due))
+    assert own.run(scripts.adopt(own_keys, LANE, "w2", 10)) == []
+    assert own.run(plain("SMEMBERS", own_keys.returned)) == []
+    assert list(state_of(own, own_keys).due) == [old.task_id]
+
+
 @pytest.mark.parametrize("garbage", ["", "x", "x\n1,0,0,1,0"])
 @pytest.mark.parametrize("how", GIVE_AWAY)
 def test_a_copy_that_is_not_ours_goes_and_the_entry_is_given_away_itself(driver, keys, how, garbage):

@@ -37,8 +37,12 @@ local function take_up(entry, delivered)
   end
   out[#out + 1] = {entry, fields or false, delivered + 1, suspicion}
 end
+local stays = false
 for i = 1, #found do
-  if not unkeep(k, KEYS[1], lane, found[i][1]) then take_up(found[i][1], found[i][4]) end
+  local copy = unkeep(k, KEYS[1], lane, found[i][1])
+  if not copy then take_up(found[i][1], found[i][4]) end
+  stays = stays or copy == 'stays'
 end
-if from == 'returned' and #found < tonumber(ARGV[3]) then redis.pcall('SREM', KEYS[2], lane) end
+-- What stays is looked at again as soon as it can be moved: nobody else would mark its lane.
+if from == 'returned' and #found < tonumber(ARGV[3]) and not stays then redis.pcall('SREM', KEYS[2], lane) end
 return out
