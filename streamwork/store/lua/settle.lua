@@ -126,6 +126,8 @@ for n = 1, #items do
     local place = (has_suspects or has_kept) and (ARGV[5 + item.lane] .. '/' .. entry)
     local was_moved = flags and find(flags, 'm', 1, true)
     if op == 'R' then
+      -- What was cancelled meanwhile does not wait for its time: whoever gets it next drops it.
+      if has_marks and call('HEXISTS', k.cancelled, id) == 1 then item.run_at = 0 end
       call('ZADD', KEYS[4], item.run_at, id)
       call('HSET', KEYS[5], id, ARGV[a + 6])
       retried[id] = item.run_at
