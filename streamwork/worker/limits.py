@@ -24,16 +24,21 @@ class Limits:
         self._soft = soft
         self._hard = hard
 
+    @staticmethod
+    def begin(run: Run, hard_s: float | None) -> None:
+        """Let the time of a run begin now, before its body can ask for more; `arm` follows."""
+        if hard_s is not None:
+            run.limit_from_s = time.monotonic()
+            run.limit_at_s = run.limit_from_s + hard_s
+
     def arm(self, run: Run, soft_s: float | None, hard_s: float | None) -> None:
-        """Let the time of a run begin now; only on the loop."""
+        """Set the timers of a run whose time has begun; only on the loop."""
         if run.is_over:
             return
         if soft_s is not None and (hard_s is None or soft_s < hard_s):
             run.soft_timer = self._loop.call_later(soft_s, self._soft, run)
         if hard_s is not None:
-            run.limit_from_s = time.monotonic()
-            run.limit_at_s = max(run.limit_at_s, run.limit_from_s + hard_s)
-            run.timer = self._loop.call_later(hard_s, self._expire, run)
+            self.again(run)
 
     def _expire(self, run: Run) -> None:
         if run.limit_at_s > time.monotonic():  # it was extended

@@ -143,8 +143,10 @@ class ProcessExecutor:
         if span_s:
             extend(run, span_s)
         else:
+            hard_s = self._runner.timeout_s(run)
             disarm(run)
-            self._limits.arm(run, None, self._runner.timeout_s(run))
+            self._limits.begin(run, hard_s)
+            self._limits.arm(run, None, hard_s)
 
     def _expire(self, run: Run) -> None:
         self._words.listen()  # what asks for more time may be there already

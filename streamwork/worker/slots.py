@@ -138,6 +138,7 @@ class AsyncSlots:
         run.asyncio_task = me
         soft_s, hard_s = runner.soft_timeout_s(run), runner.timeout_s(run)
         if soft_s is not None or hard_s is not None:
+            self._limits.begin(run, hard_s)
             self._limits.arm(run, soft_s, hard_s)
         task = run.task
         assert task is not None

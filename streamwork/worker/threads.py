@@ -130,6 +130,7 @@ class ThreadExecutor:
             runner.start(run, self._numbers.popleft())
             soft_s, hard_s = runner.soft_timeout_s(run), runner.timeout_s(run)
             if soft_s is not None or hard_s is not None:
+                self._limits.begin(run, hard_s)
                 self._loop.call_soon_threadsafe(self._limits.arm, run, soft_s, hard_s)
             args, kwargs = runner.arguments(run)
             try:
