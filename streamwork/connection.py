@@ -11,7 +11,7 @@ import msgspec
 from streamwork.broker.outgoing import Outgoing
 from streamwork.broker.resend import ainsist, insist
 from streamwork.broker.steps import Steps, aask, ask
-from streamwork.broker.whereabouts import find_place, where_is
+from streamwork.broker.whereabouts import cancelling, where_is
 from streamwork.bulk import Bulk
 from streamwork.clock import SYSTEM_CLOCK
 from streamwork.config import Config
@@ -22,12 +22,11 @@ from streamwork.ids import new_task_id
 from streamwork.links import Links
 from streamwork.model.state import State
 from streamwork.model.timing import NOW
-from streamwork.store import scripts
 from streamwork.store.async_driver import AsyncDriver
-from streamwork.store.commands import Command, plain
+from streamwork.store.commands import plain
 from streamwork.store.keys import queues
 from streamwork.waiting import Brief, Wait, why_late
-from streamwork.wire.message import Failure, encode_message, encode_record, encode_result
+from streamwork.wire.message import encode_message
 
 R = TypeVar("R")
 
@@ -174,33 +173,17 @@ class Connection(Links):
         driver, _ = self._loop_side()
         return await ainsist(lambda: aask(driver, self._where(handle)), self._patience_s(None))
 
-    def cancel(self, handle: Handle[Any]) -> str:
+    def cancel(self, handle: Handle[Any], terminate: bool) -> str:
         """Ask that the task message does not run; see `Handle.cancel`."""
         refuse_on_loop("cancel", "acancel")
-        if not insist(lambda: ask(self.driver, find_place(self.keys(handle.queue), handle)), self._patience_s(None)):
-            return "ended"
-        return insist(lambda: self.driver.run(self._cancel_command(handle)), self._patience_s(None))
+        return insist(lambda: ask(self.driver, self._cancelling(handle, terminate)), self._patience_s(None))
 
-    async def acancel(self, handle: Handle[Any]) -> str:
+    async def acancel(self, handle: Handle[Any], terminate: bool) -> str:
         """Ask that the task message does not run; see `Handle.cancel`."""
         await self._begin_on_loop()
         driver, _ = self._loop_side()
-        keys, patience_s = self.keys(handle.queue), self._patience_s(None)
-        if not await ainsist(lambda: aask(driver, find_place(keys, handle)), patience_s):
-            return "ended"
-        return await ainsist(lambda: driver.run(self._cancel_command(handle)), patience_s)
+        return await ainsist(lambda: aask(driver, self._cancelling(handle, terminate)), self._patience_s(None))
 
-    def _cancel_command(self, handle: Handle[Any]) -> Command[str]:
-        failure = encode_record(Failure("Cancelled", "cancelled before it ran"))
-        record = encode_result("cancel", State.CANCELLED, failure)
-        client_id, keep_ms = self.results.client_id, int(max(self.config.keep.result_s, 60) * 1000)
-        return scripts.cancel(
-            self.keys(handle.queue),
-            handle.id,
-            client_id,
-            record,
-            keep_ms,
-            client_id,
-            lane=handle.lane,
-            entry=handle.entry,
-        )
+    def _cancelling(self, handle: Handle[Any], terminate: bool) -> Steps[str]:
+        keep_ms = int(max(self.config.keep.result_s, 60) * 1000)
+        return cancelling(self.keys(handle.queue), handle, self.results.client_id, keep_ms, terminate=terminate)

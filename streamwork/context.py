@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, cast
 
-from streamwork.errors import UseAsync
+from streamwork.errors import ConfigError, UseAsync
+from streamwork.model.span import Seconds, seconds
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -19,6 +20,8 @@ else:
     from typing import TypeVar
 
     R = TypeVar("R")
+
+_LEAST_S = 0.001
 
 _by_thread = threading.local()
 _by_task: dict[asyncio.Task[Any], Callable[[], Context[Any]]] = {}
@@ -43,6 +46,7 @@ class Context(Generic[R]):
     __slots__ = (
         "attempt",
         "crashes",
+        "extend_by",
         "fence",
         "free_slots",
         "lane",
@@ -64,6 +68,25 @@ class Context(Generic[R]):
         self.resources = cast(R, resources)
         self.lease_lost = False
         self.free_slots: Callable[[str], int] | None = None
+        self.extend_by: Callable[[float], None] | None = None
+
+    def extend(self, timeout: Seconds) -> None:
+        """Move the hard limit of this run: it may go on for `timeout` from now, or until its limit if that is later.
+
+        From any thread or process that the body runs in. The soft limit stays where it is, and each retry begins with
+        the declared limits. Where there is no hard limit, as in a direct call, nothing changes.
+
+        Args:
+            timeout: Seconds or a timedelta, at least a millisecond.
+
+        Raises:
+            ConfigError: It is none of these; the limit is where it was.
+        """
+        span_s = seconds(timeout)
+        if not span_s or span_s < _LEAST_S:
+            raise ConfigError(f"extend({timeout!r}): give a millisecond (0.001) or more")
+        if self.extend_by is not None:
+            self.extend_by(span_s)
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:

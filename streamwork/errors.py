@@ -30,12 +30,15 @@
         ├── ResultTimeout       result_timeout    not finished in the time given
         ├── ResultGone          result_gone       finished, but its result is no longer kept
         └── TaskFailed          task_failed       the task raised; type, message, traceback text
+            └── TaskCancelled   task_cancelled    it was cancelled, before it ran or while it did
 
-`TaskSignal` stands apart: what a task may raise to steer its own delivery. It is never logged as a fault.
+`TaskSignal` stands apart: what a task may raise to steer its own delivery; it is never logged as a fault.
 The faces map `code` to exit statuses; errors of the redis package appear only as `__cause__`.
 """
 
 from __future__ import annotations
+
+from asyncio import CancelledError
 
 
 class StreamworkError(Exception):
@@ -114,8 +117,7 @@ class BodyTooLarge(WireError):
     """The encoded task message is over the size limit; nothing was enqueued.
 
     Attributes:
-        size: Bytes that the message would take.
-        limit: Bytes that are allowed.
+        size, limit: Bytes that the message would take, and that are allowed.
     """
 
     code = "body_too_large"
@@ -224,13 +226,11 @@ class ResultGone(ResultError):
 class TaskFailed(ResultError):
     """The task ended without success, as told by the worker that ran it.
 
-    The original class is never imported: what is known of it is text.
+    The original class is not imported: what is known of it is text.
 
     Attributes:
-        task_id: Id of the task message.
-        state: `failed`, `dead`, `cancelled`, ….
-        type_name: Qualified name of the exception's class, or the reason's name.
-        message: Its text.
+        task_id, state: Of the task message: `dead`, `cancelled`, `expired`, ….
+        type_name, message: Qualified name of the exception's class, or the reason's name, and its text.
         traceback: The worker's traceback as text, empty where there was none.
     """
 
@@ -243,6 +243,21 @@ class TaskFailed(ResultError):
         self.type_name = type_name
         self.message = message
         self.traceback = traceback
+
+
+class TaskCancelled(TaskFailed):
+    """The task message was cancelled, before it ran or while it did; it does not run again."""
+
+    code = "task_cancelled"
+
+
+class SoftTimeout(StreamworkError, CancelledError):
+    """Raised in a body at its soft limit, to clean up until the hard one. ``except Exception`` catches it.
+
+    To asyncio it is a cancellation too, so that a task group or a timeout around the place where it is raised ends.
+    """
+
+    code = "soft_timeout"
 
 
 class TaskSignal(Exception):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Generator, Iterable
 from typing import Any, Generic, NoReturn, Protocol, TypeVar, cast
 
 from streamwork.context import refuse_on_loop
-from streamwork.errors import ConfigError, DecodeError, ResultGone, ResultTimeout, TaskFailed
+from streamwork.errors import ConfigError, DecodeError, ResultGone, ResultTimeout, TaskCancelled, TaskFailed
 from streamwork.ids import task_id_at_ms
 from streamwork.model.span import Seconds, seconds
 from streamwork.model.state import State
@@ -67,12 +67,12 @@ class Waiting(Protocol):
         """Return where the task message is."""
         ...
 
-    def cancel(self, handle: Handle[Any]) -> str:
-        """Ask that the task message does not run."""
+    def cancel(self, handle: Handle[Any], terminate: bool) -> str:
+        """Ask that the task message does not run, or that its run ends now."""
         ...
 
-    async def acancel(self, handle: Handle[Any]) -> str:
-        """Ask that the task message does not run."""
+    async def acancel(self, handle: Handle[Any], terminate: bool) -> str:
+        """Ask that the task message does not run, or that its run ends now."""
         ...
 
 
@@ -217,7 +217,8 @@ class Handle(Generic[R_co]):
             timeout: Seconds; None waits as long as it takes.
 
         Raises:
-            TaskFailed: The task raised, or was rejected, quarantined or cancelled.
+            TaskFailed: The task raised, or was rejected or quarantined.
+            TaskCancelled: It was cancelled.
             ResultTimeout: Not ended in time; the text says where the task message is. It is not withdrawn.
             ResultGone: Ended, but no result is kept.
             UseAsync: Called on an event loop's thread.
@@ -255,18 +256,23 @@ class Handle(Generic[R_co]):
         """Return where the task message is now."""
         return await self._waiting.astate(self)
 
-    def cancel(self) -> str:
+    def cancel(self, *, terminate: bool = False) -> str:
         """Ask that the task message does not run (again).
 
-        Returns:
-            ``cancelled``: it will not. ``requested``: it is on a lane; a worker drops it, unless it ends first.
-            ``ended``: too late, or there is no trace of it.
-        """
-        return self._waiting.cancel(self)
+        Args:
+            terminate: A run that goes on is ended too, wherever it is: an async body is cancelled (a body that ignores
+                that goes on until its hard limit), a process is killed, and in a thread CancelledError is raised as
+                soon as it runs Python code. What a body does nevertheless return first, counts.
 
-    async def acancel(self) -> str:
+        Returns:
+            ``cancelled``: it will not. ``requested``: it is on a lane; a worker drops or ends it, unless it ends
+            first. ``ended``: too late, or there is no trace of it.
+        """
+        return self._waiting.cancel(self, terminate)
+
+    async def acancel(self, *, terminate: bool = False) -> str:
         """Ask that the task message does not run (again); see `cancel`."""
-        return await self._waiting.acancel(self)
+        return await self._waiting.acancel(self, terminate)
 
     def _late(self, timeout: Seconds | None, why: str) -> ResultTimeout:
         text = f"task message {self.id} did not end within {seconds(timeout)} s"
@@ -290,4 +296,5 @@ class Handle(Generic[R_co]):
             failure = decode_failure(result.payload)
         except DecodeError as error:
             raise ResultGone(f"task message {self.id} ended as {result.state}, its failure cannot be read") from error
-        raise TaskFailed(self.id, result.state, failure.type_name, failure.message, failure.traceback)
+        kind = TaskCancelled if result.state == State.CANCELLED else TaskFailed
+        raise kind(self.id, result.state, failure.type_name, failure.message, failure.traceback)

@@ -151,11 +151,11 @@ class InlineSending:
         sent = self._sent.get(task_id)
         return State.UNKNOWN if sent is None else sent.state
 
-    def cancel(self, handle: Handle[Any]) -> str:
+    def cancel(self, handle: Handle[Any], terminate: bool) -> str:
         """Answer that it is too late."""
         return "ended"
 
-    async def acancel(self, handle: Handle[Any]) -> str:
+    async def acancel(self, handle: Handle[Any], terminate: bool) -> str:
         """Answer that it is too late."""
         return "ended"
 

@@ -19,6 +19,7 @@ class _Options(TypedDict, total=False):
     tags: Iterable[str]
     priority: int
     timeout: Seconds | None
+    soft_timeout: Seconds | None
     keep: Seconds | None
     expires: Seconds | datetime | None
 
@@ -31,6 +32,7 @@ class MessageOptions(_Options, total=False):
         tags: What a worker must offer.
         priority: 0 (last) – 9 (first).
         timeout: Time limit of one run, a millisecond or longer; None = none.
+        soft_timeout: `SoftTimeout` is raised in a run that lasts so long; shorter than `timeout`; None = never.
         keep: Retention of the result; 0 = keep none; None = the app's.
         retry: A Retry for every exception, or None: the first failure is the last.
         wait: How long an enqueue tries while Redis is away or full, 0 – 9e9; None = ``client.send_timeout_s`` while
@@ -61,11 +63,12 @@ class TaskOptions(_Options, total=False):
 
 
 MESSAGE_OPTIONS = frozenset(
-    {"queue", "tags", "priority", "retry", "timeout", "keep", "expires", "wait", "delay", "run_at"}
+    {"queue", "tags", "priority", "retry", "timeout", "soft_timeout", "keep", "expires", "wait", "delay", "run_at"}
 )
 TASK_OPTIONS = MESSAGE_OPTIONS - {"wait", "delay", "run_at"} | {"name", "executor"}
 DEFAULTS: Mapping[str, Any] = {
-    "queue": "default", "tags": (), "priority": DEFAULT_PRIORITY, "retry": DEFAULT_RETRY, "timeout": None, "keep": None,
+    "queue": "default", "tags": (), "priority": DEFAULT_PRIORITY, "retry": DEFAULT_RETRY, "timeout": None,
+    "soft_timeout": None, "keep": None,
 }  # fmt: skip
 TIMES = frozenset({"delay", "run_at", "expires"})
 
@@ -77,14 +80,22 @@ def tags_of(tags: object) -> frozenset[str]:
     return frozenset([checked_name("tag", tag) for tag in tags])
 
 
-def limit_s(value: Seconds | None) -> float | None:
+def limit_s(value: Seconds | None, name: str = "timeout") -> float | None:
     """Return a time limit in seconds, None = none; raises ConfigError."""
     if value is None:
         return None
-    limit_ms = milliseconds(value, "timeout")
+    limit_ms = milliseconds(value, name)
     if not limit_ms:
-        raise ConfigError("timeout=0: use None for no limit")
+        raise ConfigError(f"{name}=0: use None for no limit")
     return limit_ms / 1000
+
+
+def check_limits(soft_s: float | None, hard_s: float | None) -> None:
+    """Raise ConfigError for a soft limit that is never reached."""
+    if soft_s is not None and hard_s is not None and soft_s >= hard_s:
+        raise ConfigError(
+            f"soft_timeout={soft_s:g}: it has to be shorter than timeout={hard_s:g}, which ends the run; None = none"
+        )
 
 
 def check_options(options: object, allowed: frozenset[str], where: str) -> None:

@@ -34,6 +34,7 @@ from streamwork.options import (
     TIMES,
     MessageOptions,
     TaskOptions,
+    check_limits,
     check_options,
     limit_s,
     tags_of,
@@ -87,6 +88,9 @@ class Task(Generic[P, R_co]):
                 self.retry = normalized(options["retry"])
             if "timeout" in options:
                 self.timeout_s = limit_s(options["timeout"])
+            if "soft_timeout" in options:
+                self.soft_timeout_s = limit_s(options["soft_timeout"], "soft_timeout")
+            check_limits(self.soft_timeout_s, self.timeout_s)
             if not options.keys().isdisjoint(TIMES):
                 self._timing = self._timing.changed({name: options[name] for name in TIMES if name in options})
             if "wait" in options:
@@ -114,6 +118,8 @@ class Task(Generic[P, R_co]):
         carried: dict[str, Any] = {}
         if "timeout" in options:
             carried["timeout_ms"] = 0 if clone.timeout_s is None else round(clone.timeout_s * 1000)
+        if "soft_timeout" in options:
+            carried["soft_ms"] = 0 if clone.soft_timeout_s is None else round(clone.soft_timeout_s * 1000)
         if "keep" in options:
             carried["keep_ms"] = clone.keep_ms
         if "retry" in options:

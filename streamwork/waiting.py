@@ -164,8 +164,11 @@ class Brief:
 def why_late(keys: QueueKeys, handle: Handle[Any]) -> Steps[str]:
     """Say where a task message is that did not end in time, and whether anybody alive would take it."""
     state = yield from where_is(keys, handle)
-    if state == State.WAITING:
+    if state in (State.WAITING, State.CANCELLING):
         missing = yield from unserved([(keys, handle.lane)])
+        if state == State.CANCELLING:
+            why = f"; {missing[0].text}: start one with {missing[0].remedy}" if missing else ""
+            return f"it is cancelled, and a worker has yet to drop it, or to end its run{why}"
         if missing:
             return f"it waits, and {missing[0].text}: start one with {missing[0].remedy}"
         return "it waits for a free slot"

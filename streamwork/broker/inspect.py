@@ -8,6 +8,7 @@ from streamwork.broker.steps import Steps
 from streamwork.model.state import State
 from streamwork.store.commands import Command, plain
 from streamwork.store.keys import GROUP, RETURNED_CONSUMER, QueueKeys
+from streamwork.store.scripts import TERMINATE
 from streamwork.wire.message import decode_result
 
 
@@ -23,24 +24,26 @@ def where_is(keys: QueueKeys, task_id: str, lane: str, entry: str) -> Steps[Stat
     Returns:
         The state; UNKNOWN where nothing is kept any more.
     """
-    result, due, dead, moved, *place = yield [
+    result, due, dead, moved, mark, *place = yield [
         plain("GET", keys.result(task_id)),
         plain("ZSCORE", keys.due, task_id),
         plain("ZSCORE", keys.dead, task_id),
         plain("HGET", keys.moved, task_id),
+        plain("HGET", keys.cancelled, task_id),
         *_look_at(keys, lane, entry),
     ]
     if result is not None:
         state = decode_result(result).state
         return State(state) if state in State.__members__.values() else State.UNKNOWN
+    marks = mark is not None, mark is not None and mark.endswith(TERMINATE)
     if due is not None:
-        return State.SCHEDULED
+        return State.SCHEDULED.marked(*marks)
     if dead is not None:
         return State.DEAD
     if moved is not None:  # a retry, or what was scheduled: the first entry is settled, or there was none
         lane, _, entry = moved.decode(errors="replace").partition("\n")
         place = yield _look_at(keys, lane, entry)
-    return _state_at(*place)
+    return _state_at(*place).marked(*marks)
 
 
 def _look_at(keys: QueueKeys, lane: str, entry: str) -> list[Command[Any]]:

@@ -20,6 +20,7 @@ from streamwork.ids import task_id_at_ms
 from streamwork.model.state import State
 from streamwork.store.commands import plain
 from streamwork.store.keys import GROUP, RETURNED_CONSUMER, QueueKeys
+from streamwork.store.scripts import TERMINATE
 from streamwork.wire.codec import unpacker
 from streamwork.wire.message import (
     FIRST_ATTEMPT,
@@ -66,7 +67,7 @@ class TaskView(msgspec.Struct):
         failure: Type name, message and traceback of what ended it.
         reason: Why it is dead.
         died_at_ms: When.
-        cancel_asked: It is marked as cancelled.
+        cancel_asked, terminate_asked: It is marked as cancelled; a run that goes on is to be ended too.
         journal: What came of each delivery, oldest first.
         is_whole: False when a bound was reached while looking, so that more may be there.
     """
@@ -90,6 +91,7 @@ class TaskView(msgspec.Struct):
     reason: str = ""
     died_at_ms: int | None = None
     cancel_asked: bool = False
+    terminate_asked: bool = False
     journal: list[JournalRecord] = []
     is_whole: bool = True
 
@@ -133,6 +135,7 @@ def _look_into(keys: QueueKeys, view: TaskView) -> Steps[bool]:
     found = (yield from _read_journal(keys, view)) or found
     if result is not None:
         _read_result(view, result)
+    view.state = view.state.marked(view.cancel_asked, view.terminate_asked)
     return found
 
 
@@ -143,8 +146,8 @@ def _by_key(keys: QueueKeys, view: TaskView) -> Steps[tuple[bytes | None, bytes 
         plain("HGET", keys.dead_body, view.id), plain("HGET", keys.moved, view.id),
         plain("HGET", keys.cancelled, view.id),
     ])  # fmt: skip
-    result, due, run_at, dead, moved, cancelled = answers[-1]
-    view.cancel_asked = cancelled is not None
+    result, due, run_at, dead, moved, mark = answers[-1]
+    view.cancel_asked, view.terminate_asked = mark is not None, (mark or b"").endswith(TERMINATE)
     if run_at is not None:
         view.run_at_ms = int(float(run_at))
     return result, due, dead, moved
@@ -174,12 +177,8 @@ def _scan_lanes(keys: QueueKeys, view: TaskView) -> Steps[bool]:
 def _holds(fields: list[bytes], task_id: str) -> bool:
     # The look at the bytes is 20 times faster than decoding; another message may hold the id among its arguments.
     bodies = [body for name, body in zip(fields[::2], fields[1::2], strict=True) if name == b"d"]
-    return any(task_id.encode() in body and _id_of(body) == task_id for body in bodies)
-
-
-def _id_of(body: bytes) -> str | None:
-    message = _decoded(decode_message, body)
-    return None if message is None else message.id
+    found = (_decoded(decode_message, body) for body in bodies if task_id.encode() in body)
+    return any(message is not None and message.id == task_id for message in found)
 
 
 def _read_entry(keys: QueueKeys, view: TaskView, lane: str, entry: bytes) -> Steps[bool]:

@@ -1,4 +1,4 @@
-"""`streamwork tasks show`."""
+"""`streamwork tasks show`, and the group of it."""
 
 from __future__ import annotations
 
@@ -16,27 +16,23 @@ from streamwork.broker.lookup import (
     BEFORE_MS,
     MOST_ENTRIES,
     MOST_RECORDS,
-    UNDECODABLE,
     TaskView,
-    find_task,
 )
-from streamwork.broker.stats import queue_names
+from streamwork.cli.cancel import cancel, checked_id, find
 from streamwork.cli.options import examples, names, place_options
 from streamwork.cli.session import Session
 from streamwork.cli.show import console, instant, plain_json, print_json, span, table
 from streamwork.clock import SYSTEM_CLOCK
-from streamwork.ids import task_id_at_ms
 from streamwork.model.state import State
-from streamwork.store.keys import QueueKeys
 
 _COLOURS = {State.SUCCEEDED: "green", State.DEAD: "bold red", State.RUNNING: "cyan", State.CANCELLED: "yellow"}
 # A longer value is for --json.
 _LONGEST = 2_000
 
 
-@click.group(epilog=examples("streamwork tasks show 019f…"))
+@click.group(epilog=examples("streamwork tasks show 019f…", "streamwork tasks cancel 019f… --terminate"))
 def tasks() -> None:
-    """Look at one task message by its id."""
+    """Look at one task message by its id, or cancel it."""
 
 
 @tasks.command(short_help="State, arguments, result or failure, history.", epilog=examples(
@@ -57,33 +53,19 @@ def show(ctx: click.Context, /, task_id: str, only: tuple[str, ...] | None, *, a
     around the time in the id (5 s before to 65 s after, 50,000 entries a lane), its history in the journal from then on
     (100,000 records). Exit status 1 if there is no trace of it.
     """
-    task_id = _checked(task_id)
     with Session(**place) as session:
-        namespace, app = session.namespace(), session.app_if_any()
-        found = only or session.ask(queue_names(namespace, app.queues if app is not None else ()))
-        view: TaskView | None = session.ask(find_task([QueueKeys(namespace, name) for name in found], task_id))
-        if view is None:
-            looked = ", ".join(found) or "any queue: there is none"
-            raise click.ClickException(
-                f"no trace of task message {task_id} in {looked} of {namespace!r}: "
-                "it was never sent there, or its result and history are past their retention"
-            )
+        view = find(session, checked_id(task_id), only)
         missing: list[Unserved] = []
-        if view.state == State.WAITING:
-            missing = session.ask(unserved([(QueueKeys(namespace, view.queue), view.lane)]))
+        waits = bool(view.lane) and view.state in (State.WAITING, State.CANCELLING) and not view.consumer
+        if waits:
+            missing = session.ask(unserved([(session.keys(view.queue), view.lane)]))
         if as_json:
-            print_json({**_facts(view), "is_served": not missing if view.state == State.WAITING else None})
+            print_json({**_facts(view), "is_served": not missing if waits else None})
         else:
             _print(view, missing)
 
 
-def _checked(text: str) -> str:
-    if text.startswith(UNDECODABLE):
-        return text
-    task_id = text.replace("-", "").lower()
-    if task_id_at_ms(task_id) is None:
-        raise click.BadParameter(f"{text!r} is not a task id: 32 hex digits, the 13th is a 7", param_hint="ID")
-    return task_id
+tasks.add_command(cancel)
 
 
 def _facts(view: TaskView) -> dict[str, Any]:
@@ -179,12 +161,22 @@ def _lines(view: TaskView, now_ms: int) -> list[tuple[str, str | None]]:
         ("run", _runs(view)),
         ("due", _due(view.run_at_ms, now_ms)),
         ("held", held if view.state == State.SCHEDULED else None),
-        ("worker" if view.state == State.RUNNING else "ran on", where),
-        ("cancel", "asked for" if view.cancel_asked else None),
+        ("worker" if view.state in (State.RUNNING, State.CANCELLING) else "ran on", where),
+        ("cancel", _cancel(view)),
         ("died", f"{instant(view.died_at_ms)}: {view.reason}" if view.died_at_ms else None),
         ("failure", failure),
         ("result", plain_json(view.result) if view.state == State.SUCCEEDED else None),
     ]
+
+
+def _cancel(view: TaskView) -> str | None:
+    if not view.cancel_asked:
+        return None
+    if view.terminate_asked:
+        return "asked for, and that a run is ended"
+    return (
+        "asked for: it is not tried again" if view.state == State.RUNNING else "asked for: a worker has yet to drop it"
+    )
 
 
 def _due(at_ms: int | None, now_ms: int) -> str | None:
@@ -197,7 +189,8 @@ def _due(at_ms: int | None, now_ms: int) -> str | None:
 
 def _runs(view: TaskView) -> str | None:
     """Say which run it is, was or will be; nothing where it never began."""
-    began = view.state == State.RUNNING or view.crashes or any(record.started_at_ms for record in view.journal)
+    runs = view.state == State.RUNNING or (view.state == State.CANCELLING and view.consumer)
+    began = runs or view.crashes or any(record.started_at_ms for record in view.journal)
     if not began:
         return None
     comes = " comes" if view.state in (State.WAITING, State.SCHEDULED) else ""

@@ -32,6 +32,9 @@ ALL_SCRIPTS = (
     CANCEL, WATCH, LOOK, SCHEDULE,
 )  # fmt: skip
 
+# How the mark of a run that is to be ended goes on behind who asked.
+TERMINATE = b" terminate"
+
 # A sender that is silent for longer starts a new mark; resends stop after 60 s, so ten times that is safe (rule 1).
 SENDER_LIFE_MS = 600_000
 # A chunk of outcomes is sent again until Redis answers; longer than this without Redis, its consumer is fenced anyway.
@@ -245,8 +248,9 @@ def drop_consumer(keys: QueueKeys, lane: str, consumer: str) -> Command[bool]:
 
 
 def cancel(
-    keys: QueueKeys, task_id: str, by: str, record: bytes, keep_ms: int, client: str, *, lane: str = "", entry: str = ""
-) -> Command[str]:
+    keys: QueueKeys, task_id: str, by: str, record: bytes, keep_ms: int, client: str, *, lane: str = "",
+    entry: str = "", terminate: bool = False,
+) -> Command[str]:  # fmt: skip
     """Cancel or mark a task message; answers ``cancelled``, ``requested`` or ``ended``.
 
     Args:
@@ -259,12 +263,13 @@ def cancel(
         lane: Lane that the message was sent to; empty = not known.
         entry: Its entry there; with it, a message that has ended without a result is known to have ended, and no mark
             is left behind. Empty = not known.
+        terminate: A run that goes on is to be ended.
     """
     return call_script(
         CANCEL,
         (keys.due, keys.due_body, keys.cancelled, keys.control, keys.result(task_id), keys.counts, keys.reply(client),
          keys.dead, keys.moved, keys.lane(lane), keys.restoring, keys.kept),
-        (task_id, by, record, keep_ms, entry if lane else "", lane),
+        (task_id, by, record, keep_ms, entry if lane else "", lane, TERMINATE.decode() if terminate else ""),
         bytes.decode,
     )  # fmt: skip
 

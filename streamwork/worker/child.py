@@ -218,6 +218,8 @@ class _Child:
             worker.lane_returned(*values)
         elif kind == "cancel":
             worker.cancel_asked(*values)
+        elif kind == "terminate":
+            worker.terminate_asked(*values)
         elif kind == "fenced":
             worker.fenced()
         elif kind == "rename":

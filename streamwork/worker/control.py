@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class Control:
-    """Hear the signals of one queue: new lanes, returned entries, earlier due times, cancellations.
+    """Hear the signals of one queue: new lanes, returned entries, earlier due times, cancellations, runs to end.
 
     Args:
         driver: A connection of its own, since its reads block.

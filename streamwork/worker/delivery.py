@@ -78,12 +78,18 @@ class Run:
         started_at_ms: When the body began; 0 = not yet.
         is_unsettled: Its end could not be written down at all.
         is_over: The body's end was taken, or given up: whatever comes later is ignored.
+        stop_reason: Why its body was stopped, or its process died: ``timeout``, ``cancelled``, ``released``, ….
+        timer, soft_timer: Of its limits.
+        limit_from_s, limit_at_s: When its time began and its hard limit is, monotonic; 0 = it has none.
+        is_soft_due: Its next cancellation means the soft limit.
+        is_interrupted: Something was raised in its thread from outside.
+        thread: The thread that its body runs in and may be interrupted in; 0 = none.
     """
 
     __slots__ = (
-        "asyncio_task", "attempt", "consumer", "context", "count", "entry", "fields", "is_over", "is_suspect",
-        "is_unsettled", "lane", "message", "server", "slot", "started_at_ms", "stop_reason", "task", "timer",
-        "was_moved",
+        "asyncio_task", "attempt", "consumer", "context", "count", "entry", "fields", "is_interrupted", "is_over",
+        "is_soft_due", "is_suspect", "is_unsettled", "lane", "limit_at_s", "limit_from_s", "message", "server", "slot",
+        "soft_timer", "started_at_ms", "stop_reason", "task", "thread", "timer", "was_moved",
     )  # fmt: skip
 
     def __init__(self, lane: LaneSide, entry: bytes, fields: list[bytes], consumer: str, server: str) -> None:
@@ -105,6 +111,10 @@ class Run:
         self.stop_reason = ""
         self.asyncio_task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
+        self.soft_timer: asyncio.TimerHandle | None = None
+        self.limit_at_s = self.limit_from_s = 0.0
+        self.is_soft_due = self.is_interrupted = False
+        self.thread = 0
 
     @property
     def token(self) -> str:

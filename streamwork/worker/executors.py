@@ -69,6 +69,20 @@ class Executors:
                 self._processes = ProcessExecutor(self._app, self._runner, self._numbers, self._freed)
             self._processes.submit(run)
 
+    def cancel_run(self, run: Run, *, terminate: bool) -> None:
+        """End a delivery that was cancelled: one that has not begun, or where `terminate` any."""
+        task = run.task
+        if task is None or run.is_over:
+            return
+        executor = self._slots if task.is_async else self._threads if task.executor == "thread" else self._processes
+        if executor is None:
+            return
+        if executor.withdraw(run):
+            self._runner.cancelled(run)
+            self._freed(run)
+        elif terminate:
+            executor.terminate(run)
+
     def flush(self) -> None:
         """Hand what has returned to the settler, before it is told to end."""
         self._slots.flush()

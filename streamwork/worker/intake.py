@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from streamwork.store.scripts import SettleItem
 from streamwork.worker.consumer import Consumer
-from streamwork.worker.delivery import Run
+from streamwork.worker.delivery import QueueSide, Run
 from streamwork.worker.drain import Hand
 from streamwork.worker.executors import Executors
 from streamwork.worker.runner import Runner
@@ -56,6 +56,16 @@ class Intake:
             self.consumer.reclaimer.suspects.append(run)
         else:
             self.executors.submit(run)
+
+    def cancelled(self, side: QueueSide | None, task_ids: list[str], *, terminate: bool = False) -> None:
+        """Hear what is not to begin; what is in hand and has not begun ends, and where `terminate` what runs too."""
+        if side is None:
+            return
+        asked = set(task_ids)
+        side.cancelled |= asked
+        for run in list(self._hand.held.values()):
+            if run.lane.queue is side and run.message is not None and run.message.id in asked:
+                self.executors.cancel_run(run, terminate=terminate)
 
     @property
     def blamable(self) -> int:

@@ -104,6 +104,9 @@ class Keeper:
         elif event == "cancel":
             for member in list(self.members.values()):
                 member.cancel_asked(name, [value])
+        elif event == "terminate":
+            for member in list(self.members.values()):
+                member.terminate_asked(name, [value])
 
     def _tell_lanes(self, queue: QueueFacts) -> None:
         for member in list(self.members.values()):
@@ -112,17 +115,21 @@ class Keeper:
     async def _refresh(self, queue: QueueFacts) -> None:
         keys, since = queue.keys, queue.signals
         lanes, returned, cancelled, fleet = await self.driver.run_all([
-            plain("HKEYS", keys.lanes), plain("SMEMBERS", keys.returned), plain("HKEYS", keys.cancelled),
+            plain("HKEYS", keys.lanes), plain("SMEMBERS", keys.returned), plain("HGETALL", keys.cancelled),
             plain("HLEN", keys.consumers),
         ])  # fmt: skip
         queue.lanes = sorted({*(lane.decode() for lane in lanes), *queue.heard_since(since)})
         queue.fleet = fleet
         self._tell_lanes(queue)
+        marks = zip(cancelled[::2], cancelled[1::2], strict=True)
+        ended = [task_id.decode() for task_id, by in marks if by.endswith(scripts.TERMINATE)]
         for member in list(self.members.values()):
             for lane in returned:
                 member.lane_returned(keys.queue, lane.decode())
             if cancelled:
-                member.cancel_asked(keys.queue, [task_id.decode() for task_id in cancelled])
+                member.cancel_asked(keys.queue, [task_id.decode() for task_id in cancelled[::2]])
+            if ended:
+                member.terminate_asked(keys.queue, ended)
         for service in (self._promoters.get(keys.queue), self._restorers.get(keys.queue)):
             if service is not None:
                 service.nudge()

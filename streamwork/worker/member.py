@@ -35,6 +35,9 @@ class Member(Protocol):
     def cancel_asked(self, queue: str, task_ids: list[str]) -> None:
         """Hear that task messages were marked as cancelled."""
 
+    def terminate_asked(self, queue: str, task_ids: list[str]) -> None:
+        """Hear that runs of task messages, marked as cancelled, are to be ended."""
+
 
 class QueueFacts:
     """What the services of one queue share.

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import importlib
 import multiprocessing.context
 import os
 import signal
+import struct
 import sys
-from multiprocessing import resource_tracker
+from collections.abc import Callable, Iterator
+from multiprocessing import Pipe, resource_tracker
 from typing import Any, NamedTuple
 
 from streamwork.app import Streamwork
 from streamwork.context import Context, enter_thread, leave_thread
-from streamwork.errors import AppBroken, ConfigError, WireError
+from streamwork.errors import AppBroken, ConfigError, SoftTimeout, WireError
 from streamwork.model.judge import Dead, Verdict, decide, text_of, traceback_text, type_name
 from streamwork.task import Task
 
 _PR_SET_PDEATHSIG = 1
+# A word of a process: length of the token, span in seconds, and the token behind. Shorter than 512 bytes, which any
+# pipe takes in one piece, so that many processes share one without a lock that one of them could die with.
+_WORD = struct.Struct("<Hd")
 
 
 class Place(NamedTuple):
@@ -94,8 +100,55 @@ class PoolContext(multiprocessing.context.SpawnContext):
         return self._locks[-1]
 
 
-def begin(parent: int, modules: list[str]) -> None:
+class Words:
+    """What the processes of a pool say while a body runs, over one pipe that all of them write to.
+
+    Args:
+        heard: Called on the loop with the token of a run and a span: 0 = its body begins, else it asks for more time.
+    """
+
+    def __init__(self, heard: Callable[[str, float], None]) -> None:
+        self._heard = heard
+        self._rest = b""
+        self._reader, self.writer = Pipe(duplex=False)
+        os.set_blocking(self._reader.fileno(), False)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._reader.fileno(), self.listen)
+
+    def listen(self) -> None:
+        """Hear what is there."""
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self._reader.fileno(), 65_536):
+                self._rest += data
+        while len(self._rest) >= _WORD.size:
+            length, span_s = _WORD.unpack_from(self._rest)
+            end = _WORD.size + length
+            if len(self._rest) < end:
+                break
+            token, self._rest = self._rest[_WORD.size : end], self._rest[end:]
+            self._heard(token.decode(errors="replace"), span_s)
+
+    def close(self) -> None:
+        """Hear no more."""
+        self._loop.remove_reader(self._reader.fileno())
+        self._reader.close()
+        self.writer.close()
+
+
+# Where this process, of a pool, says its words.
+_writer: Any = None
+
+
+def _say(token: str, span_s: float) -> None:
+    if _writer is not None:
+        name = token.encode()
+        os.write(_writer.fileno(), _WORD.pack(len(name), span_s) + name)
+
+
+def begin(parent: int, modules: list[str], writer: Any) -> None:
     """Make this process ready for bodies; runs once in each."""
+    global _writer  # noqa: PLW0603 - there is one for the process, and the pool calls functions only
+    _writer = writer
     # Signals often go to the whole group; only the worker decides what they mean. A handler, since what
     # is ignored stays so in the programs that a body starts.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
@@ -125,15 +178,19 @@ def run_in_process(
     """
     task = _task(name, place)
     context: Context[Any] = Context(task.name)
+    soft_s: float | None = facts.pop("soft_s")
     for fact, value in facts.items():
         setattr(context, fact, value)
+    context.extend_by = lambda span_s: _say(context.fence, span_s)
+    _say(context.fence, 0.0)
     try:
         positional, named = task.signature.inject(*task.signature.decode(args, kwargs), context)
     except WireError as error:
         return "verdict", Dead("failed", type_name(error), text_of(error), "")
     enter_thread(lambda: context)
     try:
-        value = task.function(*positional, **named)
+        with _soft_limit(soft_s):
+            value = task.function(*positional, **named)
         return "value", task.signature.encode_result(value)
     except WireError as error:
         return "verdict", Dead("failed", type_name(error), text_of(error), traceback_text(error))
@@ -141,6 +198,28 @@ def run_in_process(
         return "verdict", decide(error, context.attempt, task.retry, override)
     finally:
         leave_thread()
+
+
+@contextlib.contextmanager
+def _soft_limit(soft_s: float | None) -> Iterator[None]:
+    """Raise SoftTimeout in the block once that time is up, also in a call that blocks, such as a long sleep."""
+    if soft_s is None:
+        yield
+        return
+    is_inside = True
+
+    def ring(*_: Any) -> None:
+        if is_inside:
+            raise SoftTimeout("the soft time limit is reached")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, soft_s)
+    try:
+        yield
+    finally:
+        is_inside = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
 
 
 def _task(name: str, place: Place) -> Task[..., Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
@@ -18,7 +19,8 @@ from typing import Any
 from streamwork.app import Streamwork
 from streamwork.errors import AppBroken, ConfigError
 from streamwork.worker.delivery import Run
-from streamwork.worker.pooled import PoolContext, begin, places_of, run_in_process
+from streamwork.worker.limits import Limits, disarm, extend, overdue
+from streamwork.worker.pooled import PoolContext, Words, begin, places_of, run_in_process
 from streamwork.worker.runner import Runner, unsettled
 
 # How soon it is noticed that a pool gave up and forgot what it had been given, seconds.
@@ -32,7 +34,6 @@ class _PoolCall:
     """What crosses to the pool for one delivery, and how often it was sent there."""
 
     work: tuple[Any, ...]
-    timeout_s: float | None
     times: int = 0
 
 
@@ -73,13 +74,17 @@ class ProcessExecutor:
         self._futures: dict[Run, Future[Any]] = {}
         self._calls: dict[Run, _PoolCall] = {}
         self._looking: asyncio.TimerHandle | None = None
+        self._limits = Limits(lambda _: None, self._expire)
+        self._by_token: dict[str, Run] = {}
+        self._words = Words(self._hear)
         self._pool = self._new_pool()
 
     def _new_pool(self) -> Any:
         modules = sorted({place.module for place in self._places.values()})
         return self._pebble.ProcessPool(
-            max_workers=self._most, context=PoolContext(), initializer=begin, initargs=(os.getpid(), modules)
-        )
+            max_workers=self._most, context=PoolContext(), initializer=begin,
+            initargs=(os.getpid(), modules, self._words.writer),
+        )  # fmt: skip
 
     @property
     def running(self) -> int:
@@ -111,8 +116,10 @@ class ProcessExecutor:
             "fence": context.fence,
         }
         override = message.options.retry if message.options is not None else None
+        facts["soft_s"] = runner.soft_timeout_s(run)
         work = (task.name, self._places[task.name], bytes(message.args), bytes(message.kwargs), facts, override)
-        self._calls[run] = _PoolCall(work, runner.timeout_s(run))
+        self._calls[run] = _PoolCall(work)
+        self._by_token[run.token] = run
         self._send(run)
 
     def _send(self, run: Run) -> None:
@@ -128,18 +135,60 @@ class ProcessExecutor:
         if self._looking is None:
             self._looking = self._loop.call_later(_LOOK_S, self._look)
 
-    def _fail(self, run: Run, error: Exception) -> None:
+    def _hear(self, token: str, span_s: float) -> None:
+        """Hear from a process that a body begins, or (> 0) asks for so much time from now."""
+        run = self._by_token.get(token)
+        if run is None:
+            return
+        if span_s:
+            extend(run, span_s)
+        else:
+            hard_s = self._runner.timeout_s(run)
+            disarm(run)
+            self._limits.begin(run, hard_s)
+            self._limits.arm(run, None, hard_s)
+
+    def _expire(self, run: Run) -> None:
+        self._words.listen()  # what asks for more time may be there already
+        if run.limit_at_s > time.monotonic():
+            self._limits.again(run)
+        else:
+            self._kill(run, "timeout")
+
+    def _kill(self, run: Run, reason: str) -> None:
+        future = self._futures.get(run)
+        if future is not None and not run.is_over and future.cancel():
+            run.stop_reason = reason
+
+    def withdraw(self, run: Run) -> bool:
+        """Take back a delivery that waits for a process; False where it is not such a one."""
+        try:
+            self._waiting.remove(run)
+        except ValueError:
+            return False
+        return True
+
+    def terminate(self, run: Run) -> None:
+        """Kill the process in which a delivery runs."""
+        self._kill(run, "cancelled")
+
+    def _forget(self, run: Run) -> None:
+        disarm(run)
         del self._calls[run]
+        self._by_token.pop(run.token, None)
+
+    def _fail(self, run: Run, error: Exception) -> None:
+        self._forget(run)
         run.is_over = True
         self._runner.raised(run, error)
         self._freed(run)
 
     def _schedule(self, call: _PoolCall) -> Future[Any]:
         try:
-            return self._pool.schedule(run_in_process, args=call.work, timeout=call.timeout_s)  # type: ignore[no-any-return]
+            return self._pool.schedule(run_in_process, args=call.work)  # type: ignore[no-any-return]
         except RuntimeError:
             self._replace()
-            return self._pool.schedule(run_in_process, args=call.work, timeout=call.timeout_s)  # type: ignore[no-any-return]
+            return self._pool.schedule(run_in_process, args=call.work)  # type: ignore[no-any-return]
 
     def _replace(self) -> None:
         # The pool gives up for good when a process of it dies while none of them has anything to do. What it was given
@@ -151,8 +200,9 @@ class ProcessExecutor:
             self._send_again(run, BrokenProcessPool("its process pool gave up"))
 
     def _send_again(self, run: Run, error: Exception) -> None:
+        disarm(run)
         if run.is_over:
-            del self._calls[run]
+            self._forget(run)
         elif self._calls[run].times < _TIMES:
             self._send(run)
         else:
@@ -173,7 +223,7 @@ class ProcessExecutor:
         if not run.is_over and not future.cancelled() and isinstance(future.exception(), BrokenProcessPool):
             self._send_again(run, BrokenProcessPool(str(future.exception())))
             return
-        del self._calls[run]
+        self._forget(run)
         if run.is_over:
             return
         run.is_over = True
@@ -189,12 +239,7 @@ class ProcessExecutor:
         try:
             kind, value = future.result(timeout=0)
         except CancelledError:
-            run.stop_reason = "released"
-            run.is_over = False
-        except TimeoutError:
-            self._runner.raised(
-                run, TimeoutError(f"not ended within {self._runner.timeout_s(run):g} s; its process was killed")
-            )
+            self._settle_killed(run)
         except self._pebble.ProcessExpired as error:
             self._runner.crashed(run, f"its process ended with status {error.exitcode}")
         except AppBroken as error:
@@ -207,6 +252,15 @@ class ProcessExecutor:
             else:
                 self._runner.settle_verdict(run, value)
 
+    def _settle_killed(self, run: Run) -> None:
+        if run.stop_reason == "timeout":
+            self._runner.raised(run, TimeoutError(f"{overdue(run)}; its process was killed"))
+        elif run.stop_reason == "cancelled":
+            self._runner.cancelled(run)
+        else:
+            run.stop_reason = "released"
+            run.is_over = False
+
     def cancel_all(self) -> None:
         """Kill what runs and begin nothing more; all of it is given back."""
         self._waiting.clear()
@@ -217,6 +271,7 @@ class ProcessExecutor:
         """End the processes."""
         if self._looking is not None:
             self._looking.cancel()
+        self._words.close()
         _end(self._pool)
 
 

@@ -52,6 +52,8 @@ class Replica:
         self.is_ready = self.said_hello = self.said_bye = False
         self.home: Home | None = None
         self.on_fenced: Callable[[], None] | None = None
+        # A process hears of nothing before it may go, and of marks it is not told again.
+        self._early: list[tuple[str, str, list[str]]] | None = []
         self._began_s = time.monotonic()
         self._mine, self._its = socket.socketpair()
         self.channel = Channel(self._mine)
@@ -174,4 +176,21 @@ class Replica:
 
     def cancel_asked(self, queue: str, task_ids: list[str]) -> None:
         """Pass on what is not to be started."""
-        self.channel.send("cancel", queue, task_ids)
+        self._tell("cancel", queue, task_ids)
+
+    def terminate_asked(self, queue: str, task_ids: list[str]) -> None:
+        """Pass on which runs are to be ended."""
+        self._tell("terminate", queue, task_ids)
+
+    def go(self, url: str) -> None:
+        """Let the process connect and work, and tell it what was cancelled before."""
+        self.channel.send("go", self.name, url)
+        early, self._early = self._early or (), None
+        for message in early:
+            self.channel.send(*message)
+
+    def _tell(self, kind: str, queue: str, task_ids: list[str]) -> None:
+        if self._early is None:
+            self.channel.send(kind, queue, task_ids)
+        else:
+            self._early.append((kind, queue, task_ids))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from streamwork.clock import SYSTEM_CLOCK
@@ -21,6 +22,7 @@ from streamwork.task import Task
 from streamwork.wire.message import Failure, decode_attempt, decode_message, encode_record, remains
 from streamwork.worker.delivery import Run
 from streamwork.worker.endings import Endings, facts
+from streamwork.worker.limits import extend
 from streamwork.worker.slot_table import SlotTable
 
 logger = logging.getLogger(__name__)
@@ -88,9 +90,7 @@ class Runner:
         message = run.message
         assert message is not None
         if message.id in run.lane.queue.cancelled:
-            self.endings.end(
-                run, "C", State.CANCELLED, encode_record(Failure("Cancelled", "cancelled before it ran")), "cancelled"
-            )
+            self.cancelled(run)
             return False
         options = message.options
         if options is not None and options.expires_at_ms is not None and self.now_ms() >= options.expires_at_ms:
@@ -155,6 +155,7 @@ class Runner:
             context.attempt, context.crashes = run.attempt.attempt, run.attempt.crashes
             context.fence = run.token
             context.free_slots = self.free_slots
+            context.extend_by = partial(extend, run)
         return context
 
     def timeout_s(self, run: Run) -> float | None:
@@ -164,6 +165,14 @@ class Runner:
         if message.options is not None and message.options.timeout_ms is not None:
             return message.options.timeout_ms / 1000 or None
         return task.timeout_s
+
+    def soft_timeout_s(self, run: Run) -> float | None:
+        """Return the soft limit of this run, the message's own or the task's; None = none."""
+        message, task = run.message, run.task
+        assert message is not None and task is not None  # noqa: PT018 - admit went first
+        if message.options is not None and message.options.soft_ms is not None:
+            return message.options.soft_ms / 1000 or None
+        return task.soft_timeout_s
 
     def finished(self, run: Run, value: Any) -> None:
         """Settle a body that returned."""
@@ -185,6 +194,17 @@ class Runner:
         """Settle a body whose result is packed already."""
         self.endings.end(run, "S", State.SUCCEEDED, payload, "")
 
+    def cancelled(self, run: Run) -> None:
+        """Settle what somebody cancelled: before it ran, between two runs, or while it ran."""
+        has_run = bool(run.started_at_ms) or run.attempt.attempt > 1
+        text = "cancelled before it ran again" if has_run else "cancelled before it ran"
+        if run.stop_reason == "cancelled":
+            text = "cancelled while it ran"
+        self.endings.end(run, "C", State.CANCELLED, encode_record(Failure("Cancelled", text)), text)
+
+    def _is_cancelled(self, run: Run) -> bool:
+        return run.message is not None and run.message.id in run.lane.queue.cancelled
+
     def crashed(self, run: Run, evidence: str) -> None:
         """Settle a body that took its own process with it: again at once, or quarantine after the third time."""
         past = run.attempt._replace(crashes=run.attempt.crashes + 1)
@@ -193,6 +213,9 @@ class Runner:
             self.endings.dead(
                 run, "quarantined", Failure("Quarantined", f"its process died {past.crashes} times: {evidence}")
             )
+            return
+        if self._is_cancelled(run):
+            self.cancelled(run)
             return
         logger.error("task crashed its process", extra={**facts(run), "evidence": evidence, "crashes": past.crashes})
         self.endings.reschedule(run, past, 0, "crashed", evidence)
@@ -211,7 +234,9 @@ class Runner:
     def settle_verdict(self, run: Run, verdict: Verdict) -> None:
         """Settle what was decided; an end that cannot be written down is a dead letter that says why."""
         try:
-            if isinstance(verdict, Again):
+            if isinstance(verdict, Again) and self._is_cancelled(run):
+                self.cancelled(run)
+            elif isinstance(verdict, Again):
                 self.endings.again(run, verdict)
             elif isinstance(verdict, Skipped):
                 self.endings.end(run, "K", State.SKIPPED, b"\xc0", verdict.reason)

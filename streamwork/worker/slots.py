@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -14,12 +15,17 @@ from typing import Any
 from streamwork.context import Context, enter_task, leave_task
 from streamwork.errors import WireError
 from streamwork.worker.delivery import Run
+from streamwork.worker.limits import Limits, Steered, disarm, overdue
 from streamwork.worker.runner import Runner, unsettled
+
+logger = logging.getLogger(__name__)
 
 # Bodies that never wait would keep the loop to themselves: after so many in a row the others get a turn.
 _TURN = 32
 # What a body may take to hear of its cancellation at the end.
 _CLOSE_S = 0.5
+# And what it may take for that at its hard limit, before another one takes its slot: it may have to wait for others.
+_IGNORED_S = 10.0
 
 
 class AsyncSlots:
@@ -43,6 +49,7 @@ class AsyncSlots:
         self._running = 0
         self._ending = False
         self._clean = contextvars.copy_context()
+        self._limits = Limits(self._soften, self._expire)
 
     @property
     def queued(self) -> int:
@@ -129,9 +136,10 @@ class AsyncSlots:
         self._running += 1
         runner.start(run, self._numbers.popleft())
         run.asyncio_task = me
-        timeout_s = runner.timeout_s(run)
-        if timeout_s is not None:
-            run.timer = asyncio.get_running_loop().call_later(timeout_s, self._expire, run, timeout_s)
+        soft_s, hard_s = runner.soft_timeout_s(run), runner.timeout_s(run)
+        if soft_s is not None or hard_s is not None:
+            self._limits.begin(run, hard_s)
+            self._limits.arm(run, soft_s, hard_s)
         task = run.task
         assert task is not None
         try:
@@ -141,13 +149,16 @@ class AsyncSlots:
             self._after_error(run, error, me, is_read=False)
             return
         try:
-            value = await task.function(*args, **kwargs)
+            body = task.function(*args, **kwargs)
+            value = await (body if soft_s is None else Steered(body, run))
         except BaseException as error:  # noqa: BLE001 - whatever the body raises is its outcome
-            self._close_run(run)
-            self._after_error(run, error, me)
+            if not run.is_over:  # else it was left behind
+                self._close_run(run)
+                self._after_error(run, error, me)
         else:
-            self._close_run(run)
-            self._after_value(run, value)
+            if not run.is_over:
+                self._close_run(run)
+                self._after_value(run, value)
 
     def _after_value(self, run: Run, value: Any) -> None:
         payload: bytes | None = None
@@ -174,17 +185,18 @@ class AsyncSlots:
     def _close_run(self, run: Run) -> None:
         run.is_over = True
         self._running -= 1
-        if run.timer is not None:
-            run.timer.cancel()
+        if run.timer is not None or run.soft_timer is not None:
+            disarm(run)
 
     def _after_error(self, run: Run, error: BaseException, me: asyncio.Task[None], is_read: bool = True) -> None:
         try:
             if not is_read and isinstance(error, WireError):
                 self._runner.unreadable(run, error)
+            elif run.stop_reason == "cancelled":
+                self._runner.cancelled(run)
             elif isinstance(error, asyncio.CancelledError) and me.cancelling():
                 if run.stop_reason == "timeout":
-                    limit_s = self._runner.timeout_s(run)
-                    self._runner.raised(run, TimeoutError(f"not ended within {limit_s:g} s"))
+                    self._runner.raised(run, overdue(run))
                 elif self._ending:
                     run.stop_reason = "released"
                     run.is_over = False  # it has no outcome: the drain gives it back
@@ -198,9 +210,46 @@ class AsyncSlots:
             self._freed(run)
 
     @staticmethod
-    def _expire(run: Run, _timeout_s: float) -> None:
-        if not run.is_over and run.asyncio_task is not None:
+    def _soften(run: Run) -> None:
+        if not run.is_over and run.asyncio_task is not None and run.stop_reason not in ("timeout", "cancelled"):
+            run.is_soft_due = True
+            run.asyncio_task.cancel()
+
+    def _expire(self, run: Run) -> None:
+        if run.is_over or run.asyncio_task is None:
+            return
+        if run.stop_reason != "cancelled":
             run.stop_reason = "timeout"
+        run.asyncio_task.cancel()
+        run.timer = asyncio.get_running_loop().call_later(_IGNORED_S, self._leave_behind, run)
+
+    def _leave_behind(self, run: Run) -> None:
+        if run.is_over:
+            return
+        logger.error("a body ignores its cancellation and is left behind", extra=self._runner.facts(run))
+        self._close_run(run)
+        try:
+            if run.stop_reason == "cancelled":
+                self._runner.cancelled(run)
+            else:
+                self._runner.raised(run, overdue(run))
+        except Exception as wrong:  # noqa: BLE001 - the slot must be free whatever it was
+            unsettled(run, wrong)
+        finally:
+            self._freed(run)
+
+    def withdraw(self, run: Run) -> bool:
+        """Take back a delivery that no slot has begun; False where it is not such a one."""
+        try:
+            self._work.remove(run)
+        except ValueError:
+            return False
+        return True
+
+    def terminate(self, run: Run) -> None:
+        """Cancel the body of a delivery, once: what it does to clean up is not disturbed."""
+        if run.asyncio_task is not None and not run.is_over and run.stop_reason != "cancelled":
+            run.stop_reason = "cancelled"
             run.asyncio_task.cancel()
 
     def cancel_all(self) -> None:

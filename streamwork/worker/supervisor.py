@@ -183,7 +183,7 @@ class Supervisor:
         if not is_registered or replica.is_leaving or self._stops or replica.home is None:
             replica.send_off("stop")
             return
-        replica.channel.send("go", replica.name, replica.home.endpoint.url)
+        replica.go(replica.home.endpoint.url)
         replica.home.keeper.tell(replica)
 
     def _on_ready(self, replica: Replica) -> None:

@@ -1,14 +1,16 @@
 """Run sync bodies in threads.
 
-A thread cannot be stopped from outside. At the time limit its delivery is settled as a timeout and its slot freed; the
-thread itself is abandoned to finish unheard, and another one takes its place.
+A thread cannot be stopped from outside. At the hard limit its delivery is settled as a timeout and its slot freed; the
+thread itself is abandoned to finish unheard, and another one takes its place. Where its run is to be ended the same is
+done, and CancelledError is raised in it besides; at the soft limit it is SoftTimeout. CPython raises either in a thread
+as soon as that runs Python code again: not within a call that blocks in C, such as a long sleep or a query.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
+import ctypes
 import queue
 import threading
 from collections import deque
@@ -16,8 +18,9 @@ from collections.abc import Callable
 from typing import Any
 
 from streamwork.context import Context, enter_thread
-from streamwork.errors import WireError
+from streamwork.errors import SoftTimeout, WireError
 from streamwork.worker.delivery import Run
+from streamwork.worker.limits import Limits, disarm, overdue
 from streamwork.worker.runner import Runner, unsettled
 
 # Threads that start without waiting, and how long the head of the queue may wait before their number doubles: a
@@ -50,15 +53,20 @@ class ThreadExecutor:
         self._submitted = 0
         self._growing: asyncio.TimerHandle | None = None
         self._lock = threading.Lock()
+        # Who holds this decides whether a body has begun and whether it has ended, for the loop and its thread alike.
+        self._door = threading.Lock()
+        self._queued: dict[Run, None] = {}
+        self._limits = Limits(self._soften, self._expire)
 
     @property
     def queued(self) -> int:
         """Deliveries that no thread has begun."""
-        return self._work.qsize()
+        return len(self._queued)
 
     def submit(self, run: Run) -> None:
         """Take a delivery."""
         self._submitted += 1
+        self._queued[run] = None
         self._work.put(run)
         if self._threads < min(_AT_ONCE, self._most) and not self._idle:
             self._start_thread()
@@ -73,7 +81,7 @@ class ThreadExecutor:
         # What was in the queue when this was set still waits: the bodies block, so double. Bodies that do not block
         # are done sooner by few threads than by many that fight for the interpreter.
         self._growing = None
-        waiting = self._work.qsize()
+        waiting = len(self._queued)
         if waiting and self._submitted - waiting < submitted:
             for _ in range(min(waiting, self._threads, self._most - self._threads)):
                 self._start_thread()
@@ -96,36 +104,64 @@ class ThreadExecutor:
                 self._idle -= 1
             if run is None:
                 return
-            if run.is_over:
-                continue  # given back while it waited here
+            if not self._begin(run):
+                continue
             # The contexts of two deliveries must not meet, and copying an empty one is cheap.
             abandoned = contextvars.Context().run(self._execute, run)
             if abandoned:
                 return
+
+    def _begin(self, run: Run) -> bool:
+        """Take a delivery off the queue; False where it was given back, or cancelled, while it waited."""
+        with self._door:
+            is_here = run in self._queued
+            if is_here:
+                del self._queued[run]
+                run.thread = threading.get_ident()
+            return is_here and not run.is_over
 
     def _execute(self, run: Run) -> bool:
         runner, task = self._runner, run.task
         assert task is not None
         value: Any = None
         failure: BaseException | None = None
+        is_readable, is_abandoned = True, False
         try:
             runner.start(run, self._numbers.popleft())
-            timeout_s = runner.timeout_s(run)
-            if timeout_s is not None:
-                self._loop.call_soon_threadsafe(self._arm_timer, run, timeout_s)
+            soft_s, hard_s = runner.soft_timeout_s(run), runner.timeout_s(run)
+            if soft_s is not None or hard_s is not None:
+                self._limits.begin(run, hard_s)
+                self._loop.call_soon_threadsafe(self._limits.arm, run, soft_s, hard_s)
             args, kwargs = runner.arguments(run)
             try:
                 value = task.function(*args, **kwargs)
             except BaseException as error:  # noqa: BLE001 - whatever the body raises is its outcome
                 failure = error
         except BaseException as error:  # noqa: BLE001 - reading arguments may run the user's code
+            is_readable, failure = False, error
+        while True:
+            try:
+                is_abandoned = self._end(run)
+                break
+            except asyncio.CancelledError:
+                pass  # raised from outside, it arrives behind the body
+        if is_abandoned:
+            return True
+        if not is_readable:
             run.stop_reason = "unreadable"
-            failure = error
         self._done.append((run, value, failure))
         if not self._armed:
             self._armed = True
             self._call_loop(self._collect)
-        return run.stop_reason == "timeout"
+        return False
+
+    def _end(self, run: Run) -> bool:
+        """Let nothing be raised in this thread from now on; True where its run was ended without it."""
+        with self._door:
+            thread, run.thread = run.thread, 0
+        if thread and run.is_interrupted:
+            _raise_in(thread, None)
+        return run.stop_reason in ("timeout", "cancelled")
 
     def _call_loop(self, function: Callable[[], None]) -> None:
         try:
@@ -133,30 +169,57 @@ class ThreadExecutor:
         except RuntimeError:
             pass  # the loop is closed: an abandoned thread has ended at last
 
-    def _arm_timer(self, run: Run, timeout_s: float) -> None:
-        if not run.is_over:
-            run.timer = self._loop.call_later(timeout_s, self._expire, run, timeout_s)
+    def _soften(self, run: Run) -> None:
+        with self._door:
+            if run.thread and not run.stop_reason:
+                run.is_interrupted = True
+                _raise_in(run.thread, SoftTimeout)
 
-    def _expire(self, run: Run, timeout_s: float) -> None:
-        self._collect()  # it may have ended just now, and then its thread lives on
-        if run.is_over:
-            return
-        run.stop_reason = "timeout"
+    def _expire(self, run: Run) -> None:
+        if self._abandon(run, "timeout"):
+            self._without(run, lambda: self._runner.raised(run, overdue(run)))
+
+    def withdraw(self, run: Run) -> bool:
+        """Take back a delivery that no thread has begun; False where it is not such a one."""
+        with self._door:
+            is_here = run in self._queued
+            if is_here:
+                del self._queued[run]
+            return is_here
+
+    def terminate(self, run: Run) -> None:
+        """End a run whose thread is abandoned, with CancelledError raised in it."""
+        if run.thread and run.slot < 0:  # its thread has just taken it, and is about to note that
+            self._loop.call_later(_PATIENCE_S, self.terminate, run)
+        elif self._abandon(run, "cancelled"):
+            self._without(run, lambda: self._runner.cancelled(run))
+
+    def _abandon(self, run: Run, reason: str) -> bool:
+        """Go on without the thread of a run; False where its body has ended, and its outcome is on its way."""
+        with self._door:
+            if not run.thread or run.is_over:
+                return False
+            run.stop_reason = reason
+            if reason == "cancelled":
+                run.is_interrupted = True
+                _raise_in(run.thread, asyncio.CancelledError)
+            return True
+
+    def _without(self, run: Run, settle: Callable[[], None]) -> None:
         self._threads -= 1  # its place is free: the next delivery may start another thread
         self._close(run)
         try:
-            self._runner.raised(run, TimeoutError(f"not ended within {timeout_s:g} s"))
+            settle()
         except Exception as wrong:  # noqa: BLE001 - the slot must be free whatever it was
             unsettled(run, wrong)
         finally:
             self._freed(run)
-        if self._work.qsize() and self._threads < self._most:
+        if self._queued and self._threads < self._most:
             self._start_thread()
 
     def _close(self, run: Run) -> None:
         run.is_over = True
-        if run.timer is not None:
-            run.timer.cancel()
+        disarm(run)
 
     def _collect(self) -> None:
         # Cleared first: what a thread adds from here on asks for another turn.
@@ -181,9 +244,8 @@ class ThreadExecutor:
 
     def forget_queued(self) -> None:
         """Begin nothing more; what no thread has begun is given back."""
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._work.get_nowait()
+        with self._door:
+            self._queued.clear()
 
     def close(self) -> None:
         """Let idle threads end."""
@@ -191,3 +253,9 @@ class ThreadExecutor:
             self._growing.cancel()
         for _ in range(self._threads):
             self._work.put(None)
+
+
+def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
+    """Raise an exception in a thread at its next step in Python; None takes one back that has not been raised yet."""
+    what = None if kind is None else ctypes.py_object(kind)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), what)

@@ -176,9 +176,11 @@ class Worker:
 
     def cancel_asked(self, queue: str, task_ids: list[str]) -> None:
         """Hear which task messages are not to be started."""
-        side = self._by_name.get(queue)
-        if side is not None:
-            side.cancelled.update(task_ids)
+        self._intake.cancelled(self._by_name.get(queue), task_ids)
+
+    def terminate_asked(self, queue: str, task_ids: list[str]) -> None:
+        """Hear which runs are to be ended."""
+        self._intake.cancelled(self._by_name.get(queue), task_ids, terminate=True)
 
     def _interrupt(self) -> None:
         waking = self.consumer.interrupt()

@@ -210,5 +210,5 @@ def test_the_help_of_a_group_is_whole_at_80_columns(capsys, monkeypatch, group, 
     assert main.run([group, "--help"]) == 0
     text = capsys.readouterr().out
     (shown,) = [each for each in text.splitlines() if each.startswith("  show  ")]
-    assert shown.startswith(f"  show  {line}")
+    assert line in shown
     assert not shown.endswith("...")

@@ -44,9 +44,9 @@ class Client(Party):
         self.is_sending = False
 
     async def cancel(self, task_id, lane, entry):
-        """Ask for a cancellation, once."""
+        """Ask for a cancellation, once; for every other message also that its run is ended."""
         record = encode_result(f"cancel/{self.world.number()}", State.CANCELLED, CANCELLED)
         with contextlib.suppress(StoreError):
-            await self.driver.run(
-                scripts.cancel(KEYS, task_id, "model", record, 3_600_000, "nobody", lane=lane, entry=entry)
-            )
+            ended = int(task_id[-1], 16) % 2 == 1
+            where = {"lane": lane, "entry": entry, "terminate": ended}
+            await self.driver.run(scripts.cancel(KEYS, task_id, "model", record, 3_600_000, "nobody", **where))

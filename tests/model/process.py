@@ -49,6 +49,14 @@ class Bodies:
             runner.raised(run, self._process.world.errors[how])
             self._intake.freed(run)
 
+    def cancel_run(self, run, *, terminate):
+        """A body that runs is ended where that was asked for."""
+        if terminate and run in self.running:
+            self.running.remove(run)
+            run.is_over, run.stop_reason = True, "cancelled"
+            self._intake.freed(run)
+            self._intake.runner.cancelled(run)
+
     def flush(self):
         """Nothing is held back."""
 
@@ -200,6 +208,8 @@ class Channel:
             process.lane_returned(*values)
         elif kind == "cancel":
             process.cancel_asked(*values)
+        elif kind == "terminate":
+            process.terminate_asked(*values)
         process.world.current = before
 
 
@@ -259,3 +269,7 @@ class Member:
     def cancel_asked(self, queue, task_ids):
         """Pass on what is not to be started."""
         self.channel.send("cancel", queue, task_ids)
+
+    def terminate_asked(self, queue, task_ids):
+        """Pass on which runs are to be ended."""
+        self.channel.send("terminate", queue, task_ids)

@@ -19,9 +19,9 @@ from tests.redis.kit import LANE, deliver, dump, end, hand_over, put, read, sett
 RECORD = encode_result("cancel", "cancelled", b"\xc0")
 
 
-def cancel(driver, keys, task_id, entry=None, keep_ms=60_000, client="me"):
+def cancel(driver, keys, task_id, entry=None, keep_ms=60_000, client="me", terminate=False):
     where = {} if entry is None else {"lane": LANE, "entry": entry.decode()}
-    return driver.run(scripts.cancel(keys, task_id, "me", RECORD, keep_ms, client, **where))
+    return driver.run(scripts.cancel(keys, task_id, "me", RECORD, keep_ms, client, **where, terminate=terminate))
 
 
 def test_what_is_due_is_cancelled_here_and_now(driver, keys):
@@ -48,6 +48,32 @@ def test_what_runs_is_marked_and_the_end_decides(driver, keys, is_known):
     assert settle(driver, keys, delivery)
     state = state_of(driver, keys)
     assert (state.cancelled, state.results[delivery.task_id].state) == ({}, "succeeded")
+
+
+def test_that_a_run_is_to_be_ended_is_told_besides_and_not_taken_back_by_a_plain_cancel(driver, keys):
+    (delivery,) = deliver(driver, keys, "w1")
+    assert cancel(driver, keys, delivery.task_id, delivery.entry, terminate=True) == "requested"
+    assert signals(driver, keys)[-2:] == [("cancel", delivery.task_id), ("terminate", delivery.task_id)]
+    assert cancel(driver, keys, delivery.task_id, delivery.entry) == "requested"
+    assert signals(driver, keys)[-1] == ("cancel", delivery.task_id)
+    assert state_of(driver, keys).cancelled == {delivery.task_id: "me terminate"}
+    assert settle(driver, keys, delivery, "C")
+    assert state_of(driver, keys).cancelled == {}
+
+
+def test_a_plain_cancel_may_be_followed_by_one_that_ends_the_run(driver, keys):
+    (delivery,) = deliver(driver, keys, "w1")
+    assert cancel(driver, keys, delivery.task_id, delivery.entry) == "requested"
+    assert cancel(driver, keys, delivery.task_id, delivery.entry, terminate=True) == "requested"
+    assert state_of(driver, keys).cancelled == {delivery.task_id: "me terminate"}
+
+
+def test_a_retry_of_what_is_marked_is_due_at_once(driver, keys):
+    marked, other = deliver(driver, keys, "w1", 2)
+    assert cancel(driver, keys, marked.task_id, marked.entry) == "requested"
+    for delivery in (marked, other):
+        assert settle(driver, keys, delivery, "R", run_at=4_000_000_000_000)
+    assert state_of(driver, keys).due == {marked.task_id: 0, other.task_id: 4_000_000_000_000}
 
 
 def test_what_waits_on_its_lane_is_marked(driver, keys):

@@ -131,6 +131,9 @@ class FakeMember:
     def cancel_asked(self, queue, task_ids):
         self.told.append(("cancel", queue, tuple(task_ids)))
 
+    def terminate_asked(self, queue, task_ids):
+        self.told.append(("terminate", queue, tuple(task_ids)))
+
 
 def with_reader(connected, keys, main, *lanes, slots=4, consumer=Consumer):
     """Run `main` with a reader named ``me`` of these lanes, which takes and never ends anything.

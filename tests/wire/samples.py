@@ -43,6 +43,11 @@ SAMPLES = {
         lambda: wire.encode_message(ID, "s", ARGS, None, wire.Options(timeout_ms=0), "c"),
         wire.decode_message,
     ),
+    "message with a soft limit": (
+        wire.TaskMessage(1, ID, "s", msgspec.Raw(ARGS), wire.NO_KWARGS, wire.Options(timeout_ms=9, soft_ms=7), "c"),
+        lambda: wire.encode_message(ID, "s", ARGS, None, wire.Options(timeout_ms=9, soft_ms=7), "c"),
+        wire.decode_message,
+    ),
     "attempt": (PAST, lambda: wire.encode_attempt(PAST).encode(), wire.decode_attempt),
     "result": (
         wire.Result("consumer/1-0/1", "succeeded", b"\x07\n\x00"),

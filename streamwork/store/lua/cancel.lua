@@ -3,7 +3,7 @@
 -- KEYS  1 due · 2 due:body · 3 cancelled · 4 control · 5 result · 6 counts · 7 reply stream · 8 dead · 9 moved ·
 --       10 the lane it was sent to · 11 restoring · 12 kept
 -- ARGV  1 task id · 2 who asks · 3 result record for a cancelled one · 4 keep ms · 5 its first entry, "" = not known ·
---       6 name of that lane
+--       6 name of that lane · 7 " terminate" where a run that goes on is to be ended, else ""
 -- Returns  "cancelled" (it will not run; also where it was cancelled so before, as when the answer was lost),
 --          "requested" (it is marked; the end that comes first counts) or "ended"
 -- Atomic because  only what this script removed itself may be committed as cancelled here.
@@ -50,6 +50,9 @@ if is_over(ARGV[5]) then
   local was_here = type(record) == 'string' and token and string.sub(record, 1, #token) == token
   return was_here and 'cancelled' or 'ended'
 end
-call('HSET', KEYS[3], id, ARGV[2])
+-- Whoever asks next without that does not take it back.
+local mark = ARGV[7] == '' and call('HGET', KEYS[3], id) or ''
+if string.sub(mark, -10) ~= ' terminate' then call('HSET', KEYS[3], id, ARGV[2] .. ARGV[7]) end
 call('XADD', KEYS[4], 'MAXLEN', '~', 1000, '*', 'e', 'cancel', 'v', id)
+if ARGV[7] ~= '' then call('XADD', KEYS[4], 'MAXLEN', '~', 1000, '*', 'e', 'terminate', 'v', id) end
 return 'requested'

@@ -136,10 +136,12 @@ for n = 1, total do
     local place = (has_suspects or has_kept) and (ARGV[5 + lane] .. '/' .. entry)
     local was_moved = flags and find(flags, 'm', 1, true)
     if op == 'R' then
-      local id = sub(result, cut + 1)
-      call('ZADD', KEYS[4], ARGV[a + 5], id)
+      local id, run_at = sub(result, cut + 1), ARGV[a + 5]
+      -- What was cancelled meanwhile does not wait for its time: whoever gets it next drops it.
+      if has_marks and call('HEXISTS', k.cancelled, id) == 1 then run_at = '0' end
+      call('ZADD', KEYS[4], run_at, id)
       call('HSET', KEYS[5], id, ARGV[a + 6])
-      retried[id] = ARGV[a + 5]
+      retried[id] = run_at
       finish(k, id, place, was_moved, has_suspects, false, has_kept)
     else
       local record, keep, reply = recorded(op, ARGV[a + 5]), ARGV[a + 6], checked[ARGV[a + 7]]
