@@ -21,7 +21,15 @@ class Options(
     msgspec.Struct,
     frozen=True,
     omit_defaults=True,
-    rename={"timeout_ms": "t", "keep_ms": "k", "retry": "m", "replay_of": "o", "headers": "h", "expires_at_ms": "x"},
+    rename={
+        "timeout_ms": "t",
+        "keep_ms": "k",
+        "retry": "m",
+        "replay_of": "o",
+        "headers": "h",
+        "expires_at_ms": "x",
+        "begins": "b",
+    },
 ):
     """What one task message carries beside its arguments; absent fields follow the task's declaration.
 
@@ -32,6 +40,7 @@ class Options(
         replay_of: Id of the task message this one repeats.
         headers: Free texts for middleware and tracing.
         expires_at_ms: It does not begin behind this instant; None = whenever.
+        begins: It has a rate, or a name that is free once it starts: the worker asks Redis before it runs the body.
     """
 
     timeout_ms: int | None = None
@@ -40,6 +49,7 @@ class Options(
     replay_of: str | None = None
     headers: dict[str, str] | None = None
     expires_at_ms: int | None = None
+    begins: bool = False
 
 
 NO_OPTIONS = Options()
