@@ -5,6 +5,7 @@ from __future__ import annotations
 from streamwork.app import Streamwork
 from streamwork.context import Context
 from streamwork.errors import (
+    AlreadyQueued,
     ArgumentError,
     BodyTooLarge,
     ConfigError,
@@ -27,6 +28,7 @@ from streamwork.errors import (
     UseAsync,
 )
 from streamwork.handle import Call, Handle
+from streamwork.model.limits import Debounce, Group, Limit, Rate, Unique
 from streamwork.model.policy import Retry
 from streamwork.model.state import State
 from streamwork.task import Task
@@ -34,14 +36,19 @@ from streamwork.task import Task
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlreadyQueued",
     "ArgumentError",
     "BodyTooLarge",
     "Call",
     "ConfigError",
     "Context",
+    "Debounce",
     "DuplicateTaskName",
     "EnqueueUnknown",
+    "Group",
     "Handle",
+    "Limit",
+    "Rate",
     "Reject",
     "ResultGone",
     "ResultTimeout",
@@ -60,5 +67,6 @@ __all__ = [
     "TaskFailed",
     "TaskNotFound",
     "TooManyLanes",
+    "Unique",
     "UseAsync",
 ]

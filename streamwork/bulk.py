@@ -44,13 +44,13 @@ class Bulk(Generic[R]):
         """Yield (queue, messages, their handles) as soon as a queue's buffer is full, and what is left at the end."""
         port, outgoing, client_id, add = self._port, self._outgoing, self._client_id, self.handles.append
         ids: list[str] = []
-        buffers: dict[tuple[str, bool], tuple[list[Outgoing], list[Handle[R]]]] = {}
-        sizes: dict[tuple[str, bool], int] = {}
+        buffers: dict[tuple[str, str], tuple[list[Outgoing], list[Handle[R]]]] = {}
+        sizes: dict[tuple[str, str], int] = {}
         for call in calls:
             if not ids:
                 ids = new_task_ids(_IDS_AT_ONCE)
             message = outgoing(call, ids.pop(), client_id)
-            place, length = (call.queue, bool(message.when)), len(message.body)
+            place, length = (call.queue, message.way), len(message.body)
             handle = Handle(port, message.task_id, call.queue, message.lane, "", call.read_result)
             buffer = buffers.get(place)
             if buffer is not None and (len(buffer[0]) == CHUNK_MESSAGES or sizes[place] + length > CHUNK_BYTES):

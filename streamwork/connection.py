@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ from streamwork.model.timing import NOW
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
 from streamwork.store.keys import queues
+from streamwork.taken import taken
 from streamwork.waiting import Brief, Wait, why_late
 from streamwork.wire.message import encode_message
 
@@ -50,16 +52,21 @@ class Connection(Links):
         return frozenset(self._known_queues)
 
     def _outgoing(self, call: Call[Any], task_id: str, client_id: str) -> Outgoing:
-        options, when = call.options, ""
+        options, when, limits = call.options, "", b""
         if call.timing is not NOW:
             now_ms = SYSTEM_CLOCK.now_ms()
             when, expiry_ms = call.timing.when, call.timing.expiry_ms(now_ms)
             if expiry_ms is not None:
                 options = msgspec.structs.replace(options, expires_at_ms=expiry_ms)
+        if call.flow is not None:
+            limits = call.flow.limits
+            when = f"+{call.flow.delay_ms}" if call.flow.delay_ms else when
+            if call.flow.begins:
+                options = msgspec.structs.replace(options, begins=True)
         body = encode_message(task_id, call.task_name, call.args, call.kwargs, options, client_id)
         if len(body) > self._max_body:
             raise BodyTooLarge(call.task_name, len(body), self._max_body)
-        return Outgoing(task_id, call.lane, body, when)
+        return Outgoing(task_id, call.lane, body, when, limits)
 
     def send(self, call: Call[R]) -> Handle[R]:
         """Send one call; see `Task.enqueue` for what it raises."""
@@ -68,7 +75,10 @@ class Connection(Links):
         (entry,) = self.sender.line().send(self.keys(call.queue), (message,), call.wait_s)
         if call.queue not in self._known_queues:
             self._announce({call.queue})
-        return Handle(self, message.task_id, call.queue, message.lane, entry, call.read_result)
+        handle = Handle(self, message.task_id, call.queue, message.lane, entry, call.read_result)
+        if message.limits and (replaced := taken(handle, entry)):
+            self._cancel_replaced([(call.queue, replaced)])
+        return handle
 
     async def asend(self, call: Call[R]) -> Handle[R]:
         """Send one call from a loop, together with whatever else is being sent there."""
@@ -79,7 +89,21 @@ class Connection(Links):
         entry = await sender.send(self.keys(call.queue), message, call.wait_s)
         if call.queue not in self._known_queues:
             await self._aannounce(driver, {call.queue})
-        return Handle(self, message.task_id, call.queue, message.lane, entry, call.read_result)
+        handle = Handle(self, message.task_id, call.queue, message.lane, entry, call.read_result)
+        if message.limits and (replaced := taken(handle, entry)):
+            await self._acancel_replaced([(call.queue, replaced)])
+        return handle
+
+    def _cancel_replaced(self, replaced: list[tuple[str, str]]) -> None:
+        # They are marked as cancelled already; this ends at once what waits in due or in a line.
+        with contextlib.suppress(StoreError):
+            for one in replaced:
+                ask(self.driver, self._cancelling(_replaced(self, *one), False))
+
+    async def _acancel_replaced(self, replaced: list[tuple[str, str]]) -> None:
+        with contextlib.suppress(StoreError):
+            for one in replaced:
+                await aask(self._loop_side()[0], self._cancelling(_replaced(self, *one), False))
 
     def _announce(self, names: set[str]) -> None:
         # Only `streamwork queues` reads this set, so a failure here is none of the enqueue; the next one repeats it.
@@ -101,8 +125,9 @@ class Connection(Links):
         refuse_on_loop("enqueue_many", "aenqueue_many")
         bulk: Bulk[R] = Bulk(self, self.keys, self._outgoing, self.results.client_id)
         for handles, entries in self.sender.send_chunks(bulk.chunks(calls), wait_s):
-            for handle, entry in zip(handles, entries, strict=True):
-                handle.entry = entry
+            replaced = [(handle.queue, taken(handle, entry)) for handle, entry in zip(handles, entries, strict=True)]
+            if any(task_id for _, task_id in replaced):
+                self._cancel_replaced([one for one in replaced if one[1]])
         if bulk.queues - self._known_queues:
             self._announce(bulk.queues)
         return bulk.handles
@@ -118,7 +143,8 @@ class Connection(Links):
             for handle, answer in zip(handles, answers, strict=True):
                 if isinstance(answer, BaseException):
                     raise answer
-                handle.entry = answer
+                if replaced := taken(handle, answer):
+                    await self._acancel_replaced([(handle.queue, replaced)])
         if bulk.queues - self._known_queues:
             await self._aannounce(driver, bulk.queues)
         return bulk.handles
@@ -187,3 +213,7 @@ class Connection(Links):
     def _cancelling(self, handle: Handle[Any], terminate: bool) -> Steps[str]:
         keep_ms = int(max(self.config.keep.result_s, 60) * 1000)
         return cancelling(self.keys(handle.queue), handle, self.results.client_id, keep_ms, terminate=terminate)
+
+
+def _replaced(connection: Connection, queue: str, task_id: str) -> Handle[Any]:
+    return Handle(connection, task_id, queue, "", "", bytes)

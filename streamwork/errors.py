@@ -24,6 +24,7 @@
     ├── BrokerError             broker
     │   ├── EnqueueUnknown      enqueue_unknown   sent, but nobody knows whether it arrived
     │   ├── TooManyLanes        too_many_lanes    more tag sets than a queue may have
+    │   ├── AlreadyQueued       already_queued    a unique one that has not ended is there
     │   ├── LeaseLost           lease_lost        another consumer holds the delivery
     │   └── WorkerCut           worker_cut        a body has cancelled the loops of its worker
     └── ResultError             result
@@ -191,6 +192,20 @@ class TooManyLanes(BrokerError):
     """A queue has reached its bound of distinct (priority, tag set) pairs; nothing was enqueued."""
 
     code = "too_many_lanes"
+
+
+class AlreadyQueued(BrokerError):
+    """A task message with this ``unique=`` key has not ended; nothing was sent.
+
+    Attributes:
+        task_id: The one that is there.
+    """
+
+    code = "already_queued"
+
+    def __init__(self, message: str, task_id: str) -> None:
+        super().__init__(message)
+        self.task_id = task_id
 
 
 class LeaseLost(BrokerError):

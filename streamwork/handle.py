@@ -11,6 +11,7 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar, cast
 from streamwork.context import refuse_on_loop
 from streamwork.errors import ConfigError, DecodeError, ResultGone, ResultTimeout, TaskCancelled, TaskFailed
 from streamwork.ids import task_id_at_ms
+from streamwork.model.flow import Resolved
 from streamwork.model.span import Seconds, seconds
 from streamwork.model.state import State
 from streamwork.model.timing import NOW, Timing
@@ -130,12 +131,14 @@ class Call(Generic[R_co]):
         options: What the message carries beside them.
         wait_s: How long to try while Redis is away or full; None = as the settings say.
         timing: When it may run.
+        flow: The limits it asks for; None = none.
         read_result: Decodes the result.
     """
 
     __slots__ = (
         "_sending",
         "args",
+        "flow",
         "kwargs",
         "lane",
         "options",
@@ -149,7 +152,7 @@ class Call(Generic[R_co]):
     def __init__(
         self, sending: Sending, task_name: str, queue: str, lane: str, packed: tuple[bytes, bytes | None],
         options: Options, read_result: Callable[[bytes], R_co], *, wait_s: float | None = None,
-        timing: Timing = NOW,
+        timing: Timing = NOW, flow: Resolved | None = None,
     ) -> None:  # fmt: skip
         self._sending = sending
         self.task_name = task_name
@@ -160,6 +163,7 @@ class Call(Generic[R_co]):
         self.read_result = read_result
         self.wait_s = wait_s
         self.timing = timing
+        self.flow = flow
 
     def enqueue(self) -> Handle[R_co]:
         """Send this call; see `Task.enqueue`."""

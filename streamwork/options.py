@@ -8,7 +8,9 @@ from datetime import datetime
 from typing import Any, Literal, TypedDict, cast
 
 from streamwork.errors import ConfigError
+from streamwork.model.flow import FLOW_OPTIONS
 from streamwork.model.lane import DEFAULT_PRIORITY
+from streamwork.model.limits import Debounce, Group, Key, Limit, Rate, Unique
 from streamwork.model.policy import DEFAULT_RETRY, Retry, RetryRule
 from streamwork.model.span import Seconds, milliseconds
 from streamwork.store.keys import checked_name
@@ -22,6 +24,12 @@ class _Options(TypedDict, total=False):
     soft_timeout: Seconds | None
     keep: Seconds | None
     expires: Seconds | datetime | None
+    rate: Rate | list[Rate] | None
+    concurrency: Limit | list[Limit] | None
+    key: Key | None
+    group: Key | Group | None
+    unique: Unique | Key | bool | None
+    debounce: Seconds | Debounce | None
 
 
 class MessageOptions(_Options, total=False):
@@ -40,6 +48,13 @@ class MessageOptions(_Options, total=False):
         delay: Runs so long after it was sent, and never sooner; 0 = now.
         run_at: Runs at this instant, a datetime with a time zone, and never sooner; in the past = now.
         expires: What has not begun so long after it was sent, or by this datetime, does not begin; None = whenever.
+        rate: How often it starts, in all workers together: a `Rate`, or several; None = as often as it comes.
+        concurrency: How many run at once, in all workers together: a `Limit`, or several; None = no limit.
+        key: A text, or a function of the arguments: calls of one key run one at a time, in the order sent, through
+            their retries. None = no order but the lane's.
+        group: A name, a `Group`, or a function of the arguments: groups of a queue take turns. None = no turns.
+        unique: A key, a function of the arguments, True for all arguments, or a `Unique`: one of them at a time.
+        debounce: A span of time, or a `Debounce`: of those that come within it, only the last one runs.
     """
 
     retry: Retry | None
@@ -63,7 +78,20 @@ class TaskOptions(_Options, total=False):
 
 
 MESSAGE_OPTIONS = frozenset(
-    {"queue", "tags", "priority", "retry", "timeout", "soft_timeout", "keep", "expires", "wait", "delay", "run_at"}
+    {
+        "queue",
+        "tags",
+        "priority",
+        "retry",
+        "timeout",
+        "soft_timeout",
+        "keep",
+        "expires",
+        "wait",
+        "delay",
+        "run_at",
+        *FLOW_OPTIONS,
+    }
 )
 TASK_OPTIONS = MESSAGE_OPTIONS - {"wait", "delay", "run_at"} | {"name", "executor"}
 DEFAULTS: Mapping[str, Any] = {

@@ -24,6 +24,7 @@ import msgspec
 from streamwork.context import Context
 from streamwork.errors import ConfigError
 from streamwork.handle import Call, Handle, Switch
+from streamwork.model.flow import FLOW_OPTIONS, NO_FLOW
 from streamwork.model.lane import lane_name
 from streamwork.model.policy import carried_policy, normalized
 from streamwork.model.span import milliseconds, seconds
@@ -68,6 +69,7 @@ class Task(Generic[P, R_co]):
         self._message_options = NO_OPTIONS
         self._wait_s: float | None = None
         self._timing = NOW
+        self._flow = NO_FLOW
         self._given: dict[str, Any] = {"queue": options.get("queue", "default")}  # for people to see
         self._configure({**DEFAULTS, **options})
         self.__name__ = getattr(function, "__name__", self.name)
@@ -93,6 +95,8 @@ class Task(Generic[P, R_co]):
             check_limits(self.soft_timeout_s, self.timeout_s)
             if not options.keys().isdisjoint(TIMES):
                 self._timing = self._timing.changed({name: options[name] for name in TIMES if name in options})
+            if not options.keys().isdisjoint(FLOW_OPTIONS):
+                self._flow = self._flow.changed(options)
             if "wait" in options:
                 self._wait_s = seconds(options["wait"], "wait")
             if "keep" in options:
@@ -133,11 +137,13 @@ class Task(Generic[P, R_co]):
 
         Raises:
             ArgumentError: An argument is missing, unknown, of the wrong type or cannot be stored.
+            ConfigError: A function of ``rate=``, ``concurrency=``, ``key=``, ``group=``, ``unique=`` raised.
         """
         packed = self.signature.encode(args, kwargs)
+        flow = None if self._flow is NO_FLOW else self._flow.resolve(self.name, packed, args, kwargs)
         return Call(
             self.sending, self.name, self.queue, self.lane, packed, self._message_options, self.signature.decode_result,
-            wait_s=self._wait_s, timing=self._timing,
+            wait_s=self._wait_s, timing=self._timing, flow=flow,
         )  # fmt: skip
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]:
@@ -149,6 +155,7 @@ class Task(Generic[P, R_co]):
             EnqueueUnknown: Sent, and no answer came in the resend time.
             StoreFull: Redis is at maxmemory, also after the time that was given; nothing was sent.
             TooManyLanes: Refused whole.
+            AlreadyQueued: One with its ``unique=`` key has not ended, and is not to be joined.
             UseAsync: Called on an event loop's thread.
         """
         return self.sending.send(self.call(*args, **kwargs))

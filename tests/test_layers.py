@@ -24,7 +24,7 @@ FLOORS: list[list[list[set[str]]]] = [
     [[{"broker"}, {"flow"}, {"coord"}, {"spool"}]],
     [
         [{"handle", "task", "options", "context", "middleware"}],
-        [{"app", "connection", "links", "inline", "bulk", "guards", "waiting"}],
+        [{"app", "connection", "links", "inline", "bulk", "guards", "taken", "waiting"}],
         [{"workflow"}],
     ],
     [[{"worker"}, {"scheduler"}, {"scale"}, {"monitor"}]],

@@ -17,7 +17,7 @@ from streamwork.store.keys import QueueKeys
 
 Batch = list[tuple[Outgoing, asyncio.Future[str]]]
 # What travels together: one queue's messages whose callers wait equally long, those for now and those for later apart.
-_Line = tuple[str, float | None, bool]
+_Line = tuple[str, float | None, str]
 
 
 class AsyncSender:
@@ -34,7 +34,7 @@ class AsyncSender:
     def send(self, keys: QueueKeys, message: Outgoing, wait_s: float | None = None) -> asyncio.Future[str]:
         """Send one message with the next chunk; the future holds its entry id or the error `SyncSender` would raise."""
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        line = keys.tag, wait_s, bool(message.when)
+        line = keys.tag, wait_s, message.way
         gathered = self._gathered.get(line)
         if gathered is None:
             gathered = self._gathered[line] = deque()

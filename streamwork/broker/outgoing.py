@@ -9,6 +9,7 @@ from streamwork.ids import random_id
 from streamwork.store import scripts
 from streamwork.store.commands import Command
 from streamwork.store.keys import QueueKeys
+from streamwork.store.limiting import Limited, submit
 from streamwork.store.scheduling import schedule
 from streamwork.wire.message import FIRST_ATTEMPT, encode_attempt
 
@@ -26,12 +27,19 @@ class Outgoing(NamedTuple):
         lane: Where it goes.
         body: What is stored.
         when: ``+ms`` from now on, or ms since 1970; empty = now. All messages of a chunk go now, or none.
+        limits: Packed, as flow.lua reads them; empty = none. All messages of a chunk have some, or none.
     """
 
     task_id: str
     lane: str
     body: bytes
     when: str = ""
+    limits: bytes = b""
+
+    @property
+    def way(self) -> str:
+        """Which script sends it: what travels in one chunk goes the same way."""
+        return "submit" if self.limits else "schedule" if self.when else "enqueue"
 
 
 class Sender:
@@ -50,6 +58,8 @@ class Sender:
     def command(self, keys: QueueKeys, chunk: Sequence[Outgoing], now_ms: int) -> Command[list[str]]:
         """Return the command for the next chunk of a queue; the same number until `sent` is called."""
         number = self._numbers.get(keys.tag, 0) + 1
+        if chunk[0].limits:
+            return self._submit(keys, number, chunk, now_ms)
         if chunk[0].when:
             records = [(one.task_id, one.when, b"%b\n%b\n%b" % (one.lane.encode(), _NEW, one.body)) for one in chunk]
             return schedule(keys, self.id, number, records, scripts.SENDER_LIFE_MS)
@@ -59,6 +69,18 @@ class Sender:
             items.append(lanes.get(message.lane) or lanes.setdefault(message.lane, len(lanes) + 1))
             items.append(message.body)
         return scripts.enqueue(keys, self.id, number, list(lanes), items, now_ms, self.max_lanes)
+
+    def _submit(self, keys: QueueKeys, number: int, chunk: Sequence[Outgoing], now_ms: int) -> Command[list[str]]:
+        lanes: dict[str, int] = {}
+        messages = [
+            Limited(
+                lanes.get(one.lane) or lanes.setdefault(one.lane, len(lanes) + 1), one.task_id, one.when, _NEW,
+                one.limits, one.body,
+            )
+            for one in chunk
+        ]  # fmt: skip
+        sender = self.id, number, scripts.SENDER_LIFE_MS
+        return submit(keys, sender, list(lanes), messages, now_ms, self.max_lanes)
 
     def sent(self, keys: QueueKeys) -> None:
         """Count the chunk as answered."""

@@ -55,6 +55,16 @@ KEYS = (
     KeySpec(":dead", "zset", "task id → died-at ms", "message", "retry, purge"),
     KeySpec(":dead:body", "hash", "task id → lane, attempt record, reason, body", "message", "retry, purge"),
     KeySpec(":result:*", "string", "token, state, payload", "expires", "PX keep_ms"),
+    KeySpec(":flow", "hash", "task id → its place, its limits (flow.lua)", "message", "finish"),
+    KeySpec(":permits", "zset", "limit, task id: who counts there now (rule 28)", "message", "finish, retry"),
+    KeySpec(":parked", "zset", "limit, order, task id: who waits for it", "message", "wake, cancel"),
+    KeySpec(":parked:body", "hash", "task id → limit, order, lane, attempt record, body", "message", "wake, cancel"),
+    KeySpec(":unique", "hash", "name → task id that has it, until", "message", "finish, the maintainer"),
+    KeySpec(":ring", "zset", "group with a line → its turn", "message", "wake, cancel"),
+    KeySpec(":rates", "hash", "bucket → tokens left, when", "expires", "PX, once all are full"),
+    KeySpec(":starts", "zset", "limit, instant us, task id: starts in its span", "expires", "PX, the longest span"),
+    KeySpec(":wake", "zset", "line → when it has room next, us", "message", "promote"),
+    KeySpec(":flow:state", "hash", "arrivals, window and served: counters of flow.lua", "queue", ""),
     KeySpec(":journal", "stream", "what came of each message: field `j`", "queue", "trimmed by age"),
     KeySpec(":counts", "hash", "state → how many ended so, ever", "queue", ""),
     KeySpec(":sender:*", "string", "last chunk number and its reply (rule 1)", "expires", "PX 10 min"),
@@ -108,6 +118,8 @@ class QueueKeys:
         "dead_body",
         "due",
         "due_body",
+        "flow",
+        "flow_state",
         "grace",
         "journal",
         "kept",
@@ -116,14 +128,22 @@ class QueueKeys:
         "moved",
         "namespace",
         "nearly_full",
+        "parked",
+        "parked_body",
+        "permits",
         "pulse",
         "queue",
+        "rates",
         "restoring",
         "result_prefix",
         "returned",
+        "ring",
         "settled",
+        "starts",
         "suspects",
         "tag",
+        "unique",
+        "wake",
     )
 
     def __init__(self, namespace: str, queue: str) -> None:
@@ -144,6 +164,16 @@ class QueueKeys:
         self.cancelled = tag + ":cancelled"
         self.dead = tag + ":dead"
         self.dead_body = tag + ":dead:body"
+        self.flow = tag + ":flow"
+        self.permits = tag + ":permits"
+        self.parked = tag + ":parked"
+        self.parked_body = tag + ":parked:body"
+        self.unique = tag + ":unique"
+        self.ring = tag + ":ring"
+        self.rates = tag + ":rates"
+        self.starts = tag + ":starts"
+        self.wake = tag + ":wake"
+        self.flow_state = tag + ":flow:state"
         self.journal = tag + ":journal"
         self.counts = tag + ":counts"
         self.consumers = tag + ":consumers"
@@ -152,6 +182,14 @@ class QueueKeys:
         self.nearly_full = tag + ":nearly_full"
         self.returned = tag + ":returned"
         self.result_prefix = tag + ":result:"
+
+    @property
+    def flow_keys(self) -> tuple[str, ...]:
+        """The keys of flow.lua that no script has for other reasons, in the order in which scripts declare them."""
+        return (
+            self.flow, self.permits, self.parked, self.parked_body, self.ring, self.rates, self.starts, self.wake,
+            self.flow_state, self.unique,
+        )  # fmt: skip
 
     def lane(self, lane: str) -> str:
         """Return the stream of a lane named ``<level>:<tags>``."""

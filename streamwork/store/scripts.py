@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from streamwork.store.commands import Arg, Command, Script, call_script, plain
 from streamwork.store.healing import HEAL, MAINTAIN, RESTORE
 from streamwork.store.keys import GROUP, QueueKeys
+from streamwork.store.limiting import BEGIN, SUBMIT
 from streamwork.store.looking import LOOK
 from streamwork.store.scheduling import SCHEDULE
 
@@ -29,7 +30,7 @@ WATCH = Script("watch")
 
 ALL_SCRIPTS = (
     ENQUEUE, SETTLE, PROMOTE, REGISTER, REVIVE, PULSE, TAKE, RELEASE, ADOPT, HEAL, RESTORE, DROP_CONSUMER, MAINTAIN,
-    CANCEL, WATCH, LOOK, SCHEDULE,
+    CANCEL, WATCH, LOOK, SCHEDULE, SUBMIT, BEGIN,
 )  # fmt: skip
 
 # How the mark of a run that is to be ended goes on behind who asked.
@@ -114,7 +115,7 @@ def settle(keys: QueueKeys, consumer: str, items: Sequence[SettleItem]) -> Comma
     script_keys = [
         keys.settled, keys.counts, keys.journal, keys.due, keys.due_body, keys.dead, keys.dead_body, keys.moved,
         keys.suspects, keys.cancelled, keys.control, keys.settle_mark(consumer), *map(keys.lane, lanes), *replies,
-        *results, keys.kept, keys.nearly_full,
+        *results, *map(keys.bell, lanes), keys.added, *keys.flow_keys, keys.kept, keys.nearly_full,
     ]  # fmt: skip
     head: tuple[Arg, ...] = (consumer, len(lanes), len(replies), len(keys.result_prefix), SETTLE_LIFE_MS, *lanes)
     return Command(("EVALSHA", SETTLE.sha, len(script_keys), *script_keys, *head, *argv), _lost_positions, SETTLE)
@@ -134,7 +135,7 @@ class Promoted(NamedTuple):
 
 def promote(keys: QueueKeys, lanes: Sequence[str], most: int) -> Command[Promoted]:
     """Move at most `most` due task messages to their lanes."""
-    script_keys = [keys.due, keys.due_body, keys.lanes, keys.added, keys.moved, keys.control]
+    script_keys = [keys.due, keys.due_body, keys.lanes, keys.added, keys.moved, keys.control, *keys.flow_keys]
     for lane in lanes:
         script_keys += (keys.lane(lane), keys.bell(lane))
 
@@ -268,7 +269,7 @@ def cancel(
     return call_script(
         CANCEL,
         (keys.due, keys.due_body, keys.cancelled, keys.control, keys.result(task_id), keys.counts, keys.reply(client),
-         keys.dead, keys.moved, keys.lane(lane), keys.restoring, keys.kept),
+         keys.dead, keys.moved, keys.lane(lane), keys.restoring, keys.kept, keys.added, *keys.flow_keys),
         (task_id, by, record, keep_ms, entry if lane else "", lane, TERMINATE.decode() if terminate else ""),
         bytes.decode,
     )  # fmt: skip

@@ -29,6 +29,7 @@ class Options(
         "headers": "h",
         "expires_at_ms": "x",
         "soft_ms": "s",
+        "begins": "b",
     },
 ):
     """What one task message carries beside its arguments; absent fields follow the task's declaration.
@@ -41,6 +42,7 @@ class Options(
         headers: Free texts for middleware and tracing.
         expires_at_ms: It does not begin behind this instant; None = whenever.
         soft_ms: Own soft limit; 0 = none; None = the task's.
+        begins: It has a rate, or a name that is free once it starts: the worker asks Redis before it runs the body.
     """
 
     timeout_ms: int | None = None
@@ -50,6 +52,7 @@ class Options(
     headers: dict[str, str] | None = None
     expires_at_ms: int | None = None
     soft_ms: int | None = None
+    begins: bool = False
 
 
 NO_OPTIONS = Options()

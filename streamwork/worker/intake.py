@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from streamwork.store.scripts import SettleItem
+from streamwork.worker.beginning import Beginner
 from streamwork.worker.consumer import Consumer
 from streamwork.worker.delivery import QueueSide, Run
 from streamwork.worker.drain import Hand
@@ -36,6 +37,7 @@ class Intake:
     runner: Runner
     executors: Executors
     consumer: Consumer
+    beginner: Beginner
 
     def __init__(self, hand: Hand, table: SlotTable, slots: int, told: Settled | None) -> None:
         self._most_rows = slots * ROWS_PER_SLOT
@@ -54,6 +56,8 @@ class Intake:
         elif is_new and run.attempt.crashes and runner.is_dangerous(run):
             self._hand.count -= 1  # the reader hands it over again once nothing runs beside it
             self.consumer.reclaimer.suspects.append(run)
+        elif run.message is not None and run.message.options is not None and run.message.options.begins:
+            self.beginner.add(run)
         else:
             self.executors.submit(run)
 
@@ -81,6 +85,13 @@ class Intake:
             run.is_over = True
             if run.is_unsettled:
                 self._free_row(run)
+        self._hand.count -= 1
+        self.consumer.poke()
+
+    def dropped(self, run: Run) -> None:
+        """Hear that a delivery may not begin here: it waits in a line again, or another consumer has it."""
+        run.is_over = True
+        self._hand.settled(run)
         self._hand.count -= 1
         self.consumer.poke()
 

@@ -184,8 +184,8 @@ SETTLING: dict[str, Guard] = {
         "a cancel that races a success does not make a second outcome",
         (
             LUA + "cancel.lua",
-            "if call('ZREM', KEYS[1], id) == 1 then",
-            "call('ZREM', KEYS[1], id)\nif true then",
+            "if call('ZREM', KEYS[1], id) == 1 or (",
+            "call('ZREM', KEYS[1], id)\nif true or (",
         ),
     ),
     "cancel_of_the_ended": guard(

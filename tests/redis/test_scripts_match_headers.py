@@ -6,10 +6,13 @@ import re
 
 import pytest
 
+from streamwork.model.flow import NO_FLOW
+from streamwork.model.limits import Limit, Rate, Unique
 from streamwork.store import healing, scripts
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
 from streamwork.store.keys import queues, spec_of
+from streamwork.store.limiting import Beginning, Limited, begin, submit
 from streamwork.store.looking import look
 from streamwork.store.scheduling import schedule
 from streamwork.store.scripts import ALL_SCRIPTS
@@ -53,7 +56,7 @@ def examples(keys):
     settled = [end(keys, One, op, reply="r") for op in "SDR"]
     return {
         "enqueue": (scripts.enqueue(keys, "s", 1, lanes, [1, message.body, 2, message.body], 1, 64), 4, 6),
-        "settle": (scripts.settle(keys, "w1", settled), 1 + 1 + 3 + 2, 1 + 8 + 10 + 7),
+        "settle": (scripts.settle(keys, "w1", settled), 1 + 1 + 3 + 1 + 1 + 10 + 2, 1 + 8 + 10 + 7),
         "promote": (scripts.promote(keys, lanes, 5), 4, 2),
         "register": (scripts.register(keys, "w1", b"", 1), 0, 0),
         "revive": (scripts.revive(keys, "w1", 1), 0, 0),
@@ -68,6 +71,8 @@ def examples(keys):
         "cancel": (scripts.cancel(keys, "id", "me", b"", 1, "r", lane=LANE, entry="1-1"), 0, 0),
         "watch": (scripts.watch(keys, "r", 1), 0, 0),
         "schedule": (schedule(keys, "s", 1, [("id", "+5", b"r"), ("id2", "7", b"r")], 1), 0, 6),
+        "submit": (submit(keys, ("s", 1, 1), lanes, [Limited(1, "id", "", b"1", b"", b"b")] * 2, 1, 64), 4, 2 + 12),
+        "begin": (begin(keys, LANE, "w1", [Beginning("id", b"1-1", 1, b"1", b"b")] * 2), 0, 10),
         "look": (look([plain("HGETALL", keys.added), plain("TIME"), plain("XINFO", "GROUPS", keys.lane(LANE))]), 2, 9),
     }
 
@@ -160,6 +165,7 @@ def test_scripts_touch_only_keys_that_they_declare(own, own_keys, fenced):
     keys = own_keys
     walk_a_life(fenced, keys)
     walk_faults(fenced, keys)
+    walk_limits(fenced, keys)
     assert denied(own) == []
     assert fenced.used == {script.name for script in ALL_SCRIPTS}
 
@@ -194,6 +200,30 @@ def walk_a_life(driver, keys):
         assert driver.run(scripts.settle(keys, "w1", [end(keys, again, "Cm")])) == []
         driver.run(healing.maintain(keys, LANE, "1", 100, 1))
         driver.run(healing.maintain(keys, HIGH, "99999999999999", 100, 1))
+
+
+def walk_limits(driver, keys):
+    """Run messages through lines, rates, groups and names, and end them in every way."""
+    flow = NO_FLOW.changed({
+        "rate": [Rate("1/h"), Rate("1/h", window=True)], "concurrency": Limit(1), "key": "k", "group": "g",
+        "unique": Unique("u", until="start", on_duplicate="replace"), "debounce": 5,
+    })  # fmt: skip
+    limits = flow.resolve("t", (b"", b""), (), {}).limits
+    bare = NO_FLOW.changed({"concurrency": Limit(1)}).resolve("t", (b"", b""), (), {}).limits
+    sent = [body_of("tests.echo") for _ in range(5)]
+    messages = [Limited(1, i, "", b"1,0,0,1,0", limits, body) for i, body in sent[:2]]
+    messages += [Limited(1, sent[2][0], "+1", b"1,0,0,1,0", limits, sent[2][1])]
+    messages += [Limited(2, i, "", b"1,0,0,1,0", bare, body) for i, body in sent[3:]]
+    sender = "limited", 1, 60_000
+    answers = driver.run(submit(keys, sender, [LANE, HIGH], messages, 1, 64))
+    assert driver.run(submit(keys, sender, [LANE, HIGH], messages, 1, 64)) == answers
+    (held,) = read(driver, keys, "w9")
+    begun = [Beginning(held.task_id, held.entry, n, b"1,0,0,1,0", held.body) for n in (1, 7, 1)]
+    assert driver.run(begin(keys, LANE, "w9", begun)) == [1, -1, 0]
+    driver.run(scripts.settle(keys, "w9", [end(keys, held, "Sm")]))
+    driver.run(scripts.promote(keys, [LANE, HIGH], 10))
+    for task_id, _ in sent:
+        driver.run(scripts.cancel(keys, task_id, "me", b"c", 1, "r", lane=HIGH))
 
 
 def walk_kept(driver, keys):

@@ -1,7 +1,9 @@
--- Cancel a task message that waits in due, or ask for it where it is on a lane (rule 25).
+-- Cancel a task message that waits in due or in a line, or ask for it where it is on a lane (rule 25).
+-- include: flow
 -- include: finish
 -- KEYS  1 due · 2 due:body · 3 cancelled · 4 control · 5 result · 6 counts · 7 reply stream · 8 dead · 9 moved ·
---       10 the lane it was sent to · 11 restoring · 12 kept
+--       10 the lane it was sent to · 11 restoring · 12 kept · 13 added · 14 flow · 15 permits · 16 parked · 17 parked:body ·
+--       18 ring · 19 rates · 20 starts · 21 wake · 22 flow:state · 23 unique
 -- ARGV  1 task id · 2 who asks · 3 result record for a cancelled one · 4 keep ms · 5 its first entry, "" = not known ·
 --       6 name of that lane · 7 " terminate" where a run that goes on is to be ended, else ""
 -- Returns  "cancelled" (it will not run; also where it was cancelled so before, as when the answer was lost),
@@ -37,12 +39,19 @@ local function is_over(entry)
   return false
 end
 
-if call('ZREM', KEYS[1], id) == 1 then
+local k = {
+  due = KEYS[1], due_body = KEYS[2], cancelled = KEYS[3], control = KEYS[4], moved = KEYS[9], added = KEYS[13],
+  flow = KEYS[14], permits = KEYS[15], parked = KEYS[16], parked_body = KEYS[17], ring = KEYS[18], rates = KEYS[19],
+  starts = KEYS[20], wake = KEYS[21], flow_state = KEYS[22], unique = KEYS[23],
+}
+k.has_flow = flow.is_on(k)
+local parked = k.has_flow and flow.parked(k, id)
+if call('ZREM', KEYS[1], id) == 1 or (parked and flow.leave(k, id, parked)) then
   call('HDEL', KEYS[2], id)
   call('SET', KEYS[5], ARGV[3], 'PX', keep)
   call('HINCRBY', KEYS[6], 'cancelled', 1)
   redis.pcall('XADD', KEYS[7], 'NOMKSTREAM', 'MAXLEN', '~', 10000, '*', 'i', id, 'v', ARGV[3])
-  finish({cancelled = KEYS[3]}, id, nil, false, false, true)
+  finish(k, id, nil, false, false, true)
   return 'cancelled'
 end
 if is_over(ARGV[5]) then

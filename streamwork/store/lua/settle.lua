@@ -1,8 +1,10 @@
 -- Settle many deliveries of one queue, each at most once (rules 20-23).
+-- include: flow
 -- include: finish
 -- KEYS  1 settled · 2 counts · 3 journal · 4 due · 5 due:body · 6 dead · 7 dead:body · 8 moved · 9 suspects · 10 cancelled ·
 --       11 control · 12 settle mark · then the lanes in use · the reply streams in use · one result key per item ·
---       kept · nearly full
+--       one bell per lane · added · flow · permits · parked · parked:body · ring · rates · starts · wake · flow:state ·
+--       unique · kept · nearly full
 -- ARGV  1 consumer · 2 lanes · 3 reply streams · 4 length of a result key before the id · 5 settle mark's life ms ·
 --       lane names · then per item:
 --       op and flags · lane's position · entry · delivery count · journal record, and after that by op:
@@ -17,7 +19,13 @@
 -- Redis prints anew for each call): so each number is checked once, and its text goes on as it came.
 -- First write XACK, so it works at maxmemory (rule 3). The first pass only reads and converts (rule 21).
 local KEYS, ARGV, call, find, sub = KEYS, ARGV, redis.call, string.find, string.sub
-local k = {moved = KEYS[8], suspects = KEYS[9], cancelled = KEYS[10], kept = KEYS[#KEYS - 1]}
+local base = #KEYS - 13
+local k = {
+  due = KEYS[4], due_body = KEYS[5], moved = KEYS[8], suspects = KEYS[9], cancelled = KEYS[10], control = KEYS[11],
+  added = KEYS[base + 1], flow = KEYS[base + 2], permits = KEYS[base + 3], parked = KEYS[base + 4],
+  parked_body = KEYS[base + 5], ring = KEYS[base + 6], rates = KEYS[base + 7], starts = KEYS[base + 8],
+  wake = KEYS[base + 9], flow_state = KEYS[base + 10], unique = KEYS[base + 11], kept = KEYS[base + 12],
+}
 local consumer, lanes, replies, cut = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local SIZE = {S = 8, K = 8, C = 8, E = 8, D = 10, R = 7}
 local STATE = {S = 'succeeded', K = 'skipped', C = 'cancelled', E = 'expired', D = 'dead', R = 'retried'}
@@ -76,7 +84,7 @@ while at <= last do
   if #word > 1 then uses.flags = true end
   at = at + size
 end
-if #KEYS ~= 14 + lanes + replies + total then error('SETTLE-ARGS ' .. #KEYS .. ' keys for ' .. total .. ' items') end
+if #KEYS ~= 25 + 2 * lanes + replies + total then error('SETTLE-ARGS ' .. #KEYS .. ' keys for ' .. total .. ' items') end
 if uses.R then must_be(KEYS[4], 'zset') must_be(KEYS[5], 'hash') end
 if uses.D then must_be(KEYS[6], 'zset') must_be(KEYS[7], 'hash') end
 if uses.flags then must_be(k.moved, 'hash') end
@@ -84,6 +92,13 @@ if uses.flags then must_be(k.moved, 'hash') end
 local has_marks, has_suspects = call('HLEN', k.cancelled) > 0, call('HLEN', k.suspects) > 0
 local has_kept = redis.pcall('HLEN', k.kept)
 has_kept = type(has_kept) == 'number' and has_kept > 0
+k.has_flow = flow.is_on(k)
+if k.has_flow then
+  k.streams, k.bells = {}, {}
+  for i = 1, lanes do
+    k.streams[ARGV[5 + i]], k.bells[ARGV[5 + i]] = KEYS[12 + i], KEYS[12 + lanes + replies + total + i]
+  end
+end
 -- Of a large result only the end is told while Redis is nearly full (rule 32); 193 begins no value.
 local is_nearly_full = call('EXISTS', KEYS[#KEYS]) == 1
 local function recorded(op, record)
@@ -142,7 +157,7 @@ for n = 1, total do
       call('ZADD', KEYS[4], run_at, id)
       call('HSET', KEYS[5], id, ARGV[a + 6])
       retried[id] = run_at
-      finish(k, id, place, was_moved, has_suspects, false, has_kept)
+      finish(k, id, place, was_moved, has_suspects, false, has_kept, true)
     else
       local record, keep, reply = recorded(op, ARGV[a + 5]), ARGV[a + 6], checked[ARGV[a + 7]]
       if keep ~= '0' then call('SET', result, record, 'PX', keep) end
@@ -156,7 +171,7 @@ for n = 1, total do
         local id, value = sub(result, cut + 1), #record <= 4096 and record or ''
         redis.pcall('XADD', KEYS[12 + lanes + reply], 'NOMKSTREAM', 'MAXLEN', '~', 10000, '*', 'i', id, 'v', value)
       end
-      if was_moved or has_suspects or has_marks or has_kept then
+      if was_moved or has_suspects or has_marks or has_kept or k.has_flow then
         finish(k, sub(result, cut + 1), place, was_moved, has_suspects, has_marks, has_kept)
       end
     end

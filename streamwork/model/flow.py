@@ -1,0 +1,187 @@
+"""What a task asks for: its limits, resolved for one call where that is sent.
+
+What a key function or a group function says is found out at the caller; the message carries the outcome with its
+numbers. So it is the limit of the message that asks which counts, and a deploy may change one while older messages
+wait.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from streamwork.errors import ConfigError
+from streamwork.model.limits import Debounce, Group, Key, Limit, Rate, Unique, checked_key
+from streamwork.model.span import milliseconds
+
+# Longer names are cut and told apart by a digest.
+_LONGEST = 150
+_pack = msgspec.msgpack.Encoder().encode
+
+
+class Resolved(NamedTuple):
+    """What one call asks for.
+
+    Attributes:
+        limits: Packed for flow.lua.
+        begins: The worker has to say when it starts.
+        delay_ms: It waits so long first (debounce); 0 = the call's own timing counts.
+    """
+
+    limits: bytes
+    begins: bool
+    delay_ms: int
+
+
+class Flow(NamedTuple):
+    """The limits of a task, before any call.
+
+    Attributes:
+        rates, limits: Each counts; all must have room.
+        order: Calls of one key run one at a time, in the order in which they were sent.
+        group: A group, its name, or what finds one of them among the arguments.
+        unique, debounce: Of which message there is only one.
+    """
+
+    rates: tuple[Rate, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    order: Key | None = None
+    group: Key | Group | None = None
+    unique: Unique | None = None
+    debounce: Debounce | None = None
+
+    def changed(self, options: Mapping[str, object]) -> Flow:
+        """Return this with those options of `FLOW_OPTIONS` that are among these; raises ConfigError."""
+        made = self
+        if "rate" in options:
+            made = made._replace(rates=_several("rate", options["rate"], Rate))
+        if "concurrency" in options:
+            made = made._replace(limits=_several("concurrency", options["concurrency"], Limit))
+        if "key" in options:
+            checked_key("key", options["key"])
+            made = made._replace(order=options["key"])  # type: ignore[arg-type] # looked at above
+        if "group" in options:
+            group = options["group"]
+            if not (group is None or isinstance(group, (str, Group)) or callable(group)) or group == "":
+                raise ConfigError(f"group={group!r}: give a name, a Group, or a function of the task's arguments")
+            made = made._replace(group=group)
+        if "unique" in options:
+            made = made._replace(unique=_unique(options["unique"]))
+        if "debounce" in options:
+            made = made._replace(debounce=_debounce(options["debounce"]))
+        return made
+
+    def resolve(self, task: str, packed: tuple[bytes, bytes | None], args: Any, kwargs: Any) -> Resolved | None:
+        """Return what a call asks for, None = nothing.
+
+        Args:
+            task: The task's name.
+            packed: Its arguments as they are stored.
+            args, kwargs: Its arguments.
+
+        Raises:
+            ConfigError: A key or group function raised, or returned what is none; nothing was sent.
+        """
+
+        def found(option: str, key: object) -> Any:
+            if not callable(key):
+                return key
+            try:
+                return key(*args, **kwargs)
+            except Exception as error:
+                what = f"the function of {option} raised {type(error).__name__}: {error}"
+                raise ConfigError(f"task {task}: {what}; nothing was sent") from error
+
+        limits: list[tuple[Any, ...]] = []
+        if self.order is not None and (key := found("key", self.order)) is not None:
+            limits.append(("k", _name("k", task, "key", key)))
+        for limit in self.limits:
+            if limit.key is None or (key := found("concurrency", limit.key)) is not None:
+                name = _name("c", limit.name or task, "concurrency", None if limit.key is None else key)
+                limits.append(("c", name, limit.most))
+        if self.group is not None and (group := found("group", self.group)) is not None:
+            group = group if isinstance(group, Group) else Group(str(group))
+            limits.append(("g", _name("g", "", "group", group.name), float(group.weight), group.most))
+        keyed = [(rate, found("rate", rate.key)) for rate in self.rates]
+        limits += [_rate(rate, task, key) for rate, key in keyed if rate.key is None or key is not None]
+        delay_ms = self._once(limits, task, packed, found)
+        if not limits:
+            return None
+        begins = any(limit[0] in "tw" or (limit[0] == "u" and limit[4]) for limit in limits)
+        return Resolved(_pack(limits), begins, delay_ms)
+
+    def _once(
+        self, limits: list[tuple[Any, ...]], task: str, packed: tuple[bytes, bytes | None],
+        found: Callable[[str, object], Any],
+    ) -> int:  # fmt: skip
+        everything = hashlib.blake2b(packed[0] + b"\0" + (packed[1] or b""), digest_size=16).hexdigest
+        if self.unique is not None:
+            key = everything() if self.unique.key is None else found("unique", self.unique.key)
+            if key is not None:
+                limits.append(self.unique.limit(_name("u", task, "unique", key)))
+        if self.debounce is None:
+            return 0
+        key = everything() if self.debounce.key is None else found("debounce", self.debounce.key)
+        if key is None:
+            return 0
+        limits.append(("u", _name("d", task, "debounce", key), "d", 0, 1))
+        return milliseconds(self.debounce.quiet, "debounce")
+
+
+NO_FLOW = Flow()
+FLOW_OPTIONS = frozenset({"rate", "concurrency", "key", "group", "unique", "debounce"})
+
+
+def _rate(rate: Rate, task: str, key: object) -> tuple[Any, ...]:
+    if rate.window:
+        return ("w", _name("w", rate.name or task, "rate", key), rate.count, rate.period_us)
+    burst = rate.count if rate.burst is None else rate.burst
+    return ("t", _name("t", rate.name or task, "rate", key), rate.period_us / rate.count, burst)
+
+
+def _name(kind: str, owner: str, option: str, key: object) -> str:
+    """Return the name of a limit in Redis: printable, and short however long the key is."""
+    if key is not None and not isinstance(key, (str, int, float, bytes)) and type(key).__str__ is object.__str__:
+        raise ConfigError(f"{option}: {key!r} has no text of its own to be a key by; return a text or a number")
+    text = f"{kind}:{owner}" if key is None else f"{kind}:{owner}:{key}" if owner else f"{kind}:{key}"
+    if len(text) <= _LONGEST and text.isprintable():
+        return text
+    digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:_LONGEST]) + "#" + digest
+
+
+L = TypeVar("L")
+
+
+def _several(option: str, value: object, kind: type[L]) -> tuple[L, ...]:
+    if value is None:
+        return ()
+    found = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    if not all(isinstance(one, kind) for one in found):
+        example = "Rate('100/m')" if kind is Rate else "Limit(5)"
+        raise ConfigError(f"{option}={value!r}: give a {kind.__name__}, such as {example}, a list of them, or None")
+    return found
+
+
+def _unique(value: object) -> Unique | None:
+    if value is None or value is False:
+        return None
+    if value is True:
+        return Unique()
+    if isinstance(value, Unique):
+        return value
+    if isinstance(value, (str, int)) or callable(value):
+        return Unique(value)
+    raise ConfigError(f"unique={value!r}: give a Unique, a key, a function of the arguments, or True for all arguments")
+
+
+def _debounce(value: object) -> Debounce | None:
+    if value is None or isinstance(value, Debounce):
+        return value
+    if isinstance(value, (int, float, timedelta)):
+        return Debounce(value)
+    raise ConfigError(f"debounce={value!r}: give a span of time, or a Debounce with a key")

@@ -1,0 +1,40 @@
+-- Say of deliveries with a rate that they start now, and set those aside that may not (rule 28).
+-- include: flow
+-- KEYS  1 lane · 2 added · 3 control · 4 due · 5 due:body · 6 moved · 7 flow · 8 permits · 9 parked · 10 parked:body ·
+--       11 ring · 12 rates · 13 starts · 14 wake · 15 flow:state · 16 unique · 17 settled
+-- ARGV  1 consumer · 2 lane name · then per delivery: id, entry, delivery count, attempt record, body
+-- Returns  per delivery: 1 it may begin · 0 it waits in a line again · -1 another consumer has it
+-- Atomic because  a token that was reserved when the message came onto its lane is spent when it starts: a crash in between
+--                 leaves it reserved, and no span of time sees more starts than there are tokens.
+-- Cost  O(deliveries × limits × log members). First write PERSIST, which changes nothing, so it works at maxmemory (rule 3).
+local call = redis.call
+local k = {
+  added = KEYS[2], control = KEYS[3], due = KEYS[4], due_body = KEYS[5], moved = KEYS[6], flow = KEYS[7],
+  permits = KEYS[8], parked = KEYS[9], parked_body = KEYS[10], ring = KEYS[11], rates = KEYS[12], starts = KEYS[13],
+  wake = KEYS[14], flow_state = KEYS[15], unique = KEYS[16],
+}
+call('PERSIST', KEYS[7])
+local now, answers = flow.now(), {}
+for a = 3, #ARGV, 5 do
+  local id, entry = ARGV[a], ARGV[a + 1]
+  local p = redis.pcall('XPENDING', KEYS[1], 'workers', entry, entry, 1, ARGV[1])
+  if p.err or #p ~= 1 or p[1][4] ~= tonumber(ARGV[a + 2]) then
+    answers[#answers + 1] = -1
+  else
+    local limits, packed = flow.limits(k, id)
+    -- What started and crashed has spent its token: its next start asks for another one.
+    local lacks = packed and flow.admit(k, id, limits, now)
+    if not lacks then
+      flow.spend(k, id, limits, now)
+      answers[#answers + 1] = 1
+    else
+      call('XACK', KEYS[1], 'workers', entry)
+      redis.pcall('HINCRBY', KEYS[17], ARGV[2], 1)
+      call('HDEL', k.moved, id)
+      flow.park(k, id, lacks, {lane = ARGV[2], past = ARGV[a + 3], body = ARGV[a + 4]}, now)
+      flow.free(k, id, true)
+      answers[#answers + 1] = 0
+    end
+  end
+end
+return answers
