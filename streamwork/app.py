@@ -191,11 +191,12 @@ class Streamwork:
 
         Args:
             calls: What `task.call` returns.
-            wait: How long each chunk tries while Redis is away or full; None = as the settings say, and not while it is
-                full. The calls' own does not count.
+            wait: How long each chunk tries while Redis is away or full, or the queue is; None = as the settings say,
+                and not while something is full. The calls' own does not count.
 
         Raises:
             ConfigError: Something among them is not a call, or `wait` is no span of time.
+            QueueFull: There is no room for all; as many as there was room for were sent, and its `sent` says how many.
             BodyTooLarge, StoreError, EnqueueUnknown, UseAsync: As `Task.enqueue`.
         """
         return self.sending.send_many(_calls(calls), seconds(wait, "wait"))

@@ -15,7 +15,7 @@ from streamwork.broker.whereabouts import find_place, where_is
 from streamwork.bulk import Bulk
 from streamwork.clock import SYSTEM_CLOCK
 from streamwork.config import Config
-from streamwork.errors import BodyTooLarge, StoreError
+from streamwork.errors import BodyTooLarge, QueueFull, StoreError
 from streamwork.guards import check_inside_task, refuse_on_loop
 from streamwork.handle import Call, Handle
 from streamwork.ids import new_task_id
@@ -101,9 +101,14 @@ class Connection(Links):
         """Send calls in chunks per queue; order is kept within a lane."""
         refuse_on_loop("enqueue_many", "aenqueue_many")
         bulk: Bulk[R] = Bulk(self, self.keys, self._outgoing, self.results.client_id)
-        for handles, entries in self.sender.send_chunks(bulk.chunks(calls), wait_s):
-            for handle, entry in zip(handles, entries, strict=True):
-                handle.entry = entry
+        sent = 0
+        try:
+            for handles, entries in self.sender.send_chunks(bulk.chunks(calls), wait_s):
+                for handle, entry in zip(handles, entries, strict=True):
+                    handle.entry = entry
+                sent += len(handles)
+        except QueueFull as error:
+            raise error.after(sent) from None
         if bulk.queues - self._known_queues:
             self._announce(bulk.queues)
         return bulk.handles
@@ -113,10 +118,14 @@ class Connection(Links):
         await self._begin_on_loop()
         driver, sender = self._loop_side()
         bulk: Bulk[R] = Bulk(self, self.keys, self._outgoing, self.results.client_id)
+        count = 0
         for keys, messages, handles in bulk.chunks(calls):
             sent = [sender.send(keys, message, wait_s) for message in messages]
             answers = await asyncio.gather(*sent, return_exceptions=True)
+            count += sum(isinstance(answer, str) for answer in answers)
             for handle, answer in zip(handles, answers, strict=True):
+                if isinstance(answer, QueueFull):
+                    raise answer.after(count)
                 if isinstance(answer, BaseException):
                     raise answer
                 handle.entry = answer

@@ -141,6 +141,7 @@ class Task(Generic[P, R_co]):
             ArgumentError, BodyTooLarge: Nothing was sent.
             StoreUnavailable: Redis was not reached in time (``options(wait=...)``); nothing was sent.
             EnqueueUnknown: Sent, and no answer came in the resend time.
+            QueueFull: The queue is at ``client.max_backlog``, also after the time that was given; nothing was sent.
             StoreFull: Redis is at maxmemory, also after the time that was given; nothing was sent.
             TooManyLanes: Refused whole.
             UseAsync: Called on an event loop's thread.

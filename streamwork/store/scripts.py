@@ -43,7 +43,14 @@ def _texts(reply: bytes) -> list[str]:
 
 
 def enqueue(
-    keys: QueueKeys, sender: str, number: int, lanes: Sequence[str], items: Sequence[Arg], now_ms: int, most_lanes: int
+    keys: QueueKeys,
+    sender: str,
+    number: int,
+    lanes: Sequence[str],
+    items: Sequence[Arg],
+    now_ms: int,
+    most_lanes: int,
+    most: int = 0,
 ) -> Command[list[str]]:
     """Put one chunk on its lanes; answers the entry ids in order.
 
@@ -55,13 +62,16 @@ def enqueue(
         items: Alternating position in `lanes` (from 1) and body.
         now_ms: Kept as a new lane's creation time.
         most_lanes: Bound of lanes per queue.
+        most: Bound of the queue's backlog; 0 = none.
     """
     script_keys = [keys.sender(sender), keys.lanes, keys.added, keys.control]
     for lane in lanes:
         script_keys += (keys.lane(lane), keys.bell(lane))
+    if most:
+        script_keys += (keys.settled, keys.due)
     return Command(
         ("EVALSHA", ENQUEUE.sha, len(script_keys), *script_keys,
-         number, SENDER_LIFE_MS, most_lanes, now_ms, len(lanes), *lanes, *items),
+         number, SENDER_LIFE_MS, most_lanes, now_ms, len(lanes), *lanes, *items, *((most,) if most else ())),
         _texts, ENQUEUE,
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from streamwork.broker.outgoing import Sender
 from streamwork.store import healing, scripts
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
@@ -168,6 +169,9 @@ def walk_a_life(driver, keys):
     """Run every script on its ordinary way."""
     driver.run(schedule(keys, "later", 1, [("0" * 32, "+5000000", b"1:\n1,0,0,1,0\nx")], 60_000))
     driver.run(plain("DEL", keys.due, keys.due_body))
+    for send in (outgoing(), outgoing()._replace(when="+5000000")):
+        driver.run(Sender(64, {"*": 9}).command(keys, [send], 1))
+    driver.run(plain("DEL", keys.due, keys.due_body, keys.lanes, keys.added, keys.lane(LANE), keys.bell(LANE)))
     driver.run(look([plain("HGETALL", keys.added), plain("TIME"), plain("XINFO", "GROUPS", keys.lane(LANE))]))
     for client in ("r", "q"):
         driver.run(scripts.watch(keys, client, 60_000))
