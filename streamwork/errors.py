@@ -10,7 +10,8 @@
     │   └── NotPrivate          not_private       a test would touch queues that are not its own
     ├── TaskError
     │   ├── TaskNotFound        task_not_found    no task of that name
-    │   └── DuplicateTaskName   duplicate_task    two functions under one name
+    │   ├── DuplicateTaskName   duplicate_task    two functions under one name
+    │   └── RouteError          route_failed      a predicate of app.route raises
     ├── WireError               wire              a value that cannot be stored or read back
     │   ├── ArgumentError       bad_arguments     arguments do not fit the task's signature
     │   ├── ResultTypeError     bad_result        what a task returned is not of its annotated type
@@ -91,6 +92,12 @@ class DuplicateTaskName(TaskError):
     """Two functions were declared under one task name."""
 
     code = "duplicate_task"
+
+
+class RouteError(TaskError):
+    """The predicate of a route raises, so nobody knows where the call goes; nothing was sent."""
+
+    code = "route_failed"
 
 
 class WireError(StreamworkError):

@@ -23,7 +23,7 @@ FLOORS: list[list[list[set[str]]]] = [
     [[{"store"}]],
     [[{"broker"}, {"flow"}, {"coord"}, {"spool"}]],
     [
-        [{"handle", "task", "options", "context", "middleware"}],
+        [{"handle", "task", "routes", "routing", "options", "context", "middleware"}],
         [{"app", "connection", "links", "inline", "bulk", "guards", "waiting"}],
         [{"workflow"}],
     ],
