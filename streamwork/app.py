@@ -18,6 +18,7 @@ from streamwork.model.lane import DEFAULT_PRIORITY
 from streamwork.model.resources import Lifespan, lifespan_of
 from streamwork.model.span import Seconds, seconds
 from streamwork.options import TASK_OPTIONS, TaskOptions, check_options, tags_of
+from streamwork.pausing import Pausing
 from streamwork.routes import Asked
 from streamwork.routing import Routing
 from streamwork.store.endpoint import Endpoint
@@ -33,7 +34,7 @@ R = TypeVar("R")
 _unpack_anything = unpacker(Any)
 
 
-class Streamwork(Routing):
+class Streamwork(Routing, Pausing):
     """An app.
 
     Args:

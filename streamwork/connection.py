@@ -12,6 +12,7 @@ from streamwork.broker.outgoing import Outgoing
 from streamwork.broker.resend import ainsist, insist
 from streamwork.broker.steps import Steps, aask, ask
 from streamwork.broker.whereabouts import find_place, where_is
+from streamwork.broker.why import Reason, why
 from streamwork.bulk import Bulk
 from streamwork.clock import SYSTEM_CLOCK
 from streamwork.config import Config
@@ -30,6 +31,7 @@ from streamwork.waiting import Brief, Wait, why_late
 from streamwork.wire.message import Failure, encode_message, encode_record, encode_result
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class Connection(Links):
@@ -49,6 +51,15 @@ class Connection(Links):
     def known_queues(self) -> frozenset[str]:
         """The queues that this process has sent to."""
         return frozenset(self._known_queues)
+
+    def ask(self, steps: Steps[T]) -> T:
+        """Ask Redis from a thread; raises StoreError."""
+        return ask(self.driver, steps)
+
+    async def aask(self, steps: Steps[T]) -> T:
+        """Ask Redis from a loop; raises StoreError."""
+        await self._begin_on_loop()
+        return await aask(self._loop_side()[0], steps)
 
     def _outgoing(self, call: Call[Any], task_id: str, client_id: str) -> Outgoing:
         options, when = call.options, ""
@@ -182,6 +193,15 @@ class Connection(Links):
         await self._begin_on_loop()
         driver, _ = self._loop_side()
         return await ainsist(lambda: aask(driver, self._where(handle)), self._patience_s(None))
+
+    def why(self, handle: Handle[Any]) -> list[Reason]:
+        """Say why the task message is not running; see `Handle.why`."""
+        refuse_on_loop("why", "awhy")
+        return insist(lambda: self.ask(why([self.keys(handle.queue)], handle.id)), self._patience_s(None))
+
+    async def awhy(self, handle: Handle[Any]) -> list[Reason]:
+        """Say why the task message is not running; see `Handle.why`."""
+        return await ainsist(lambda: self.aask(why([self.keys(handle.queue)], handle.id)), self._patience_s(None))
 
     def cancel(self, handle: Handle[Any]) -> str:
         """Ask that the task message does not run; see `Handle.cancel`."""

@@ -24,7 +24,7 @@ FLOORS: list[list[list[set[str]]]] = [
     [[{"broker"}, {"flow"}, {"coord"}, {"spool"}]],
     [
         [{"handle", "task", "routes", "routing", "options", "context", "middleware"}],
-        [{"app", "connection", "links", "inline", "bulk", "guards", "waiting"}],
+        [{"app", "pausing", "connection", "links", "inline", "bulk", "guards", "waiting"}],
         [{"workflow"}],
     ],
     [[{"worker"}, {"scheduler"}, {"scale"}, {"monitor"}]],

@@ -1,7 +1,4 @@
-"""One typed function per script, and the few plain commands that need key names; each returns a `Command`.
-
-The files are in ``lua/``; argument order here is the order in their headers (a test compares the key counts).
-"""
+"""One function per script of ``lua/``, each returns a `Command`; arguments are in the order of the scripts' headers."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ from streamwork.store.commands import Arg, Command, Script, call_script, plain
 from streamwork.store.healing import HEAL, MAINTAIN, RESTORE
 from streamwork.store.keys import GROUP, QueueKeys
 from streamwork.store.looking import LOOK
+from streamwork.store.pausing import PAUSE, UNHOLD
 from streamwork.store.scheduling import SCHEDULE
 
 ENQUEUE = Script("enqueue")
@@ -29,7 +27,7 @@ WATCH = Script("watch")
 
 ALL_SCRIPTS = (
     ENQUEUE, SETTLE, PROMOTE, REGISTER, REVIVE, PULSE, TAKE, RELEASE, ADOPT, HEAL, RESTORE, DROP_CONSUMER, MAINTAIN,
-    CANCEL, WATCH, LOOK, SCHEDULE,
+    CANCEL, WATCH, LOOK, SCHEDULE, PAUSE, UNHOLD,
 )  # fmt: skip
 
 # A sender that is silent for longer starts a new mark; resends stop after 60 s, so ten times that is safe (rule 1).

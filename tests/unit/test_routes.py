@@ -96,7 +96,7 @@ def test_predicates_get_the_arguments_they_name_typed_and_with_defaults(app):
     assert (resize.call("a.tiff").queue, resize.call(Path("a.png"), "2026-01-01T00:00:00Z").queue) == ("big", "images")
     assert seen[0] == (Path("a.tiff"), None)
     assert seen[1][1].year == 2026
-    assert receipt.call(1, deep=3).queue == "d"
+    assert receipt.call(1, deep=3).queue == "deep"
     assert seen[-1] == (1, 3, {"to": "nobody@example.com", "more": ()})
     assert big(Path("a.tiff"), None)  # it is still a function
     assert [route.name for route in app.routes] == ["big", "deep"]
