@@ -14,10 +14,13 @@ from streamwork.connection import Connection
 from streamwork.errors import ConfigError, DuplicateTaskName, TaskNotFound
 from streamwork.handle import Call, Handle, Switch
 from streamwork.inline import InlineSending
-from streamwork.model.lane import DEFAULT_PRIORITY, lane_name
+from streamwork.model.lane import DEFAULT_PRIORITY
 from streamwork.model.resources import Lifespan, lifespan_of
 from streamwork.model.span import Seconds, seconds
-from streamwork.options import TASK_OPTIONS, TaskOptions, check_options
+from streamwork.options import TASK_OPTIONS, TaskOptions, check_options, tags_of
+from streamwork.pausing import Pausing
+from streamwork.routes import Asked
+from streamwork.routing import Routing
 from streamwork.store.endpoint import Endpoint
 from streamwork.store.keys import checked_name
 from streamwork.task import AsyncTask, SyncTask, Task, TaskDecorator, WithContext, WithoutContext
@@ -31,7 +34,7 @@ R = TypeVar("R")
 _unpack_anything = unpacker(Any)
 
 
-class Streamwork:
+class Streamwork(Routing, Pausing):
     """An app.
 
     Args:
@@ -44,6 +47,7 @@ class Streamwork:
     """
 
     def __init__(self, name: str, url: str | None = None, settings: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
         self.name = checked_name("app name", name)
         if not isinstance(settings, Mapping | None):
             raise ConfigError(f"settings={settings!r}: give a dict of dotted names, such as {{'worker.slots': 20}}")
@@ -79,8 +83,8 @@ class Streamwork:
 
     @property
     def queues(self) -> list[str]:
-        """The queues that this app's tasks use, sorted."""
-        return sorted({task.queue for task in self.tasks.values()})
+        """The queues that this app's tasks and routes use, sorted."""
+        return sorted({*(task.queue for task in self.tasks.values()), *(r.queue for r in self.routes if r.queue)})
 
     # Overloads 1-3 end in AsyncTask, 4-6 in SyncTask. The two overlap only for an async function that was first hidden
     # behind a type such as Callable[..., object]; else the first that fits says what happens at run time.
@@ -113,7 +117,7 @@ class Streamwork:
 
     def _declare(self, function: Callable[..., Any], options: TaskOptions) -> Task[..., Any]:
         kind = AsyncTask if inspect.iscoroutinefunction(inspect.unwrap(function)) else SyncTask
-        task: Task[..., Any] = kind(self.sending, function, options, self.config.keep.result_s)
+        task: Task[..., Any] = kind(self.sending, function, options, self.config.keep.result_s, self.rules)
         other = self.tasks.get(task.name)
         if other is not None:
             one, two = _place(other.function), _place(function)
@@ -165,14 +169,21 @@ class Streamwork:
 
     def call_elsewhere(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], *,
-        queue: str = "default", tags: Iterable[str] = (), priority: int = DEFAULT_PRIORITY,
+        queue: str | None = None, tags: Iterable[str] | None = None, priority: int | None = None,
     ) -> Call[Any]:  # fmt: skip
-        """Return a call to a task that only the workers declare; its arguments are checked there."""
+        """Return a call to a task that only the workers declare; its arguments are checked there.
+
+        Routes that look at arguments do not fit it, since they have no names here.
+        """
         if not name or not isinstance(name, str):
             raise TaskNotFound(f"{name!r} cannot be the name of a task")
-        checked_name("queue", queue)
-        lane = lane_name(priority, frozenset(checked_name("tag", tag) for tag in tags))
-        return Call(self.sending, name, queue, lane, pack_call(args, kwargs), NO_OPTIONS, _unpack_anything)
+        said: dict[str, Any] = {"queue": queue, "tags": None if tags is None else tags_of(tags), "priority": priority}
+        said = {option: value for option, value in said.items() if value is not None}
+        packed = pack_call(args, kwargs)
+        asked = Asked(name, "default", frozenset(), DEFAULT_PRIORITY, frozenset(said), None, packed)._replace(**said)
+        checked_name("queue", asked.queue)
+        place, lane = self.rules.place(asked)
+        return Call(self.sending, name, place, lane, packed, NO_OPTIONS, _unpack_anything)
 
     def handle(self, task_id: str, queue: str = "default") -> Handle[Any]:
         """Return a handle for a task message that was sent before, such as by another process; see `Task.handle`.
@@ -191,11 +202,12 @@ class Streamwork:
 
         Args:
             calls: What `task.call` returns.
-            wait: How long each chunk tries while Redis is away or full; None = as the settings say, and not while it is
-                full. The calls' own does not count.
+            wait: How long each chunk tries while Redis is away or full, or the queue is; None = as the settings say,
+                and not while something is full. The calls' own does not count.
 
         Raises:
             ConfigError: Something among them is not a call, or `wait` is no span of time.
+            QueueFull: There is no room for all; as many as there was room for were sent, and its `sent` says how many.
             BodyTooLarge, StoreError, EnqueueUnknown, UseAsync: As `Task.enqueue`.
         """
         return self.sending.send_many(_calls(calls), seconds(wait, "wait"))

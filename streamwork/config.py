@@ -48,6 +48,7 @@ LOG_LEVELS, LOG_FORMATS = ("debug", "info", "warning", "error", "critical"), ("t
 # The shared table of a process is made before the app, and with it its settings, is known: 3 MB that are not touched.
 MOST_SLOTS = 10_000
 # Names with the prefix that are not settings: read by the tests and the bench only.
+_LISTS = ("worker.tags", "worker.queues", "client.max_backlog")
 _NOT_SETTINGS = ("STREAMWORK_TEST_", "STREAMWORK_BENCH_")
 _warned: set[str] = set()
 logger = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ def load(
     given = {"code": overrides or {}, "flag": flags or {}}
     for origin, name, value in _layers(given, project, environ):
         _check_name(name, origin)
-        values[name] = value
+        values[name] = _limits(value) if name == "client.max_backlog" else value
         origins[name] = origin
     values["folder"] = str((project.parent if project else folder).absolute() / str(values["folder"]))
     nested: dict[str, Any] = {room: {} for room in _ROOMS}
@@ -161,7 +162,7 @@ def _layers(
     for variable, text in environ.items():
         setting = by_variable.get(variable)
         if setting is not None and text:  # empty is how compose files and CI pass on a variable that is not set
-            yield variable, setting, _listed(text) if setting in ("worker.tags", "worker.queues") else text
+            yield variable, setting, _listed(text) if setting in _LISTS else text
     for origin, settings in given.items():
         for name, value in settings.items():
             if value is not None:
@@ -186,6 +187,13 @@ def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def _limits(value: Any) -> Any:
+    """Return limits in their one form, from a number, a text or a table too."""
+    if isinstance(value, Mapping):
+        return [f"{name}={most}" for name, most in value.items()]
+    return _listed(str(value)) if isinstance(value, (str, int)) else value
+
+
 def _project(folder: Path) -> Path | None:
     folder = folder.absolute()
     path = next((p / "pyproject.toml" for p in (folder, *folder.parents) if (p / "pyproject.toml").is_file()), None)
@@ -206,7 +214,8 @@ def _table(path: Path) -> dict[str, Any] | None:
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in table.items():
-        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
+        is_room = isinstance(value, dict) and prefix + name not in _LISTS
+        flat.update(_flat(value, f"{prefix}{name}.") if is_room else {prefix + name: value})
     return flat
 
 
@@ -263,9 +272,20 @@ def _check_words(config: Config, origins: Mapping[str, str]) -> None:
                 f"{setting} {name!r} (set by {origins.get(setting, 'default')}): use 1-100 letters, digits, "
                 "'_', '.' or '-', starting with a letter or digit"
             )
+    for text in config.client.max_backlog:
+        queue, is_named, most = text.rpartition("=")
+        if not most.isascii() or not most.isdigit() or len(most) > 15 or (is_named and not _is_queue(queue)):
+            raise ConfigError(
+                f"client.max_backlog {text!r} (set by {origins.get('client.max_backlog', 'default')}): "
+                "give a whole number, 0 = no limit, for all queues, and name=number for one of its own"
+            )
     for name, word, known in (
         ("log_level", config.log_level, LOG_LEVELS),
         ("log_format", config.log_format, LOG_FORMATS),
     ):
         if word not in known:
             raise ConfigError(f"{name} = {word!r}{_nearest(word, known) or ': use ' + ', '.join(known)}")
+
+
+def _is_queue(name: str) -> bool:
+    return name == "*" or NAME.fullmatch(name) is not None

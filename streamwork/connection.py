@@ -13,10 +13,11 @@ from streamwork.broker.outgoing import Outgoing
 from streamwork.broker.resend import ainsist, insist
 from streamwork.broker.steps import Steps, aask, ask
 from streamwork.broker.whereabouts import cancelling, where_is
+from streamwork.broker.why import Reason, why
 from streamwork.bulk import Bulk
 from streamwork.clock import SYSTEM_CLOCK
 from streamwork.config import Config
-from streamwork.errors import BodyTooLarge, StoreError
+from streamwork.errors import BodyTooLarge, QueueFull, StoreError
 from streamwork.guards import check_inside_task, refuse_on_loop
 from streamwork.handle import Call, Handle
 from streamwork.ids import new_task_id
@@ -26,11 +27,12 @@ from streamwork.model.timing import NOW
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
 from streamwork.store.keys import queues
-from streamwork.taken import taken
+from streamwork.taken import taken, taken_all
 from streamwork.waiting import Brief, Wait, why_late
 from streamwork.wire.message import encode_message
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class Connection(Links):
@@ -50,6 +52,15 @@ class Connection(Links):
     def known_queues(self) -> frozenset[str]:
         """The queues that this process has sent to."""
         return frozenset(self._known_queues)
+
+    def ask(self, steps: Steps[T]) -> T:
+        """Ask Redis from a thread; raises StoreError."""
+        return ask(self.driver, steps)
+
+    async def aask(self, steps: Steps[T]) -> T:
+        """Ask Redis from a loop; raises StoreError."""
+        await self._begin_on_loop()
+        return await aask(self._loop_side()[0], steps)
 
     def _outgoing(self, call: Call[Any], task_id: str, client_id: str) -> Outgoing:
         options, when, limits = call.options, "", b""
@@ -124,10 +135,13 @@ class Connection(Links):
         """Send calls in chunks per queue; order is kept within a lane."""
         refuse_on_loop("enqueue_many", "aenqueue_many")
         bulk: Bulk[R] = Bulk(self, self.keys, self._outgoing, self.results.client_id)
-        for handles, entries in self.sender.send_chunks(bulk.chunks(calls), wait_s):
-            replaced = [(handle.queue, taken(handle, entry)) for handle, entry in zip(handles, entries, strict=True)]
-            if any(task_id for _, task_id in replaced):
-                self._cancel_replaced([one for one in replaced if one[1]])
+        sent = 0
+        try:
+            for handles, entries in self.sender.send_chunks(bulk.chunks(calls), wait_s):
+                self._cancel_replaced(taken_all(handles, entries))
+                sent += len(handles)
+        except QueueFull as error:
+            raise error.after(sent) from None
         if bulk.queues - self._known_queues:
             self._announce(bulk.queues)
         return bulk.handles
@@ -137,10 +151,14 @@ class Connection(Links):
         await self._begin_on_loop()
         driver, sender = self._loop_side()
         bulk: Bulk[R] = Bulk(self, self.keys, self._outgoing, self.results.client_id)
+        count = 0
         for keys, messages, handles in bulk.chunks(calls):
             sent = [sender.send(keys, message, wait_s) for message in messages]
             answers = await asyncio.gather(*sent, return_exceptions=True)
+            count += sum(isinstance(answer, str) for answer in answers)
             for handle, answer in zip(handles, answers, strict=True):
+                if isinstance(answer, QueueFull):
+                    raise answer.after(count)
                 if isinstance(answer, BaseException):
                     raise answer
                 if replaced := taken(handle, answer):
@@ -198,6 +216,15 @@ class Connection(Links):
         await self._begin_on_loop()
         driver, _ = self._loop_side()
         return await ainsist(lambda: aask(driver, self._where(handle)), self._patience_s(None))
+
+    def why(self, handle: Handle[Any]) -> list[Reason]:
+        """Say why the task message is not running; see `Handle.why`."""
+        refuse_on_loop("why", "awhy")
+        return insist(lambda: self.ask(why([self.keys(handle.queue)], handle.id)), self._patience_s(None))
+
+    async def awhy(self, handle: Handle[Any]) -> list[Reason]:
+        """Say why the task message is not running; see `Handle.why`."""
+        return await ainsist(lambda: self.aask(why([self.keys(handle.queue)], handle.id)), self._patience_s(None))
 
     def cancel(self, handle: Handle[Any], terminate: bool) -> str:
         """Ask that the task message does not run; see `Handle.cancel`."""

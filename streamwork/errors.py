@@ -10,7 +10,8 @@
     │   └── NotPrivate          not_private       a test would touch queues that are not its own
     ├── TaskError
     │   ├── TaskNotFound        task_not_found    no task of that name
-    │   └── DuplicateTaskName   duplicate_task    two functions under one name
+    │   ├── DuplicateTaskName   duplicate_task    two functions under one name
+    │   └── RouteError          route_failed      a predicate of app.route raises
     ├── WireError               wire              a value that cannot be stored or read back
     │   ├── ArgumentError       bad_arguments     arguments do not fit the task's signature
     │   ├── ResultTypeError     bad_result        what a task returned is not of its annotated type
@@ -20,6 +21,7 @@
     │   ├── StoreUnavailable    redis_unavailable not reached, loading, busy or read-only
     │   ├── StoreRejected       redis_rejected    wrong password, no permission, wrong type
     │   ├── StoreFull           redis_full        maxmemory reached or disk full
+    │   ├── QueueFull           queue_full        a queue is at its own limit, max_backlog
     │   └── EmbeddedError       embedded_redis    the private server cannot be used
     ├── BrokerError             broker
     │   ├── EnqueueUnknown      enqueue_unknown   sent, but nobody knows whether it arrived
@@ -96,6 +98,12 @@ class DuplicateTaskName(TaskError):
     code = "duplicate_task"
 
 
+class RouteError(TaskError):
+    """The predicate of a route raises, so nobody knows where the call goes; nothing was sent."""
+
+    code = "route_failed"
+
+
 class WireError(StreamworkError):
     """A value cannot be stored, or stored bytes cannot be read back."""
 
@@ -160,6 +168,39 @@ class StoreFull(StoreError):
     """Redis is at maxmemory or its disk is full; the write was refused whole."""
 
     code = "redis_full"
+
+
+class QueueFull(StoreError):
+    """A queue holds as many unended task messages as it may (``client.max_backlog``); the rest was not sent.
+
+    Attributes:
+        queue: Its name.
+        backlog: Task messages that wait, run or are scheduled there.
+        limit: How many there may be.
+        sent: Of the calls of one `enqueue_many`, those that were sent before, and stay sent.
+    """
+
+    code = "queue_full"
+
+    def __init__(self, queue: str, backlog: int, limit: int, sent: int = 0) -> None:
+        done = f"{sent:,} were sent before and stay sent" if sent else "nothing was sent"
+        super().__init__(
+            f"queue {queue!r} holds {backlog:,} task messages that wait, run or are scheduled, and may hold {limit:,} "
+            f"(client.max_backlog); {done}: wait for room with options(wait=...), start workers, or raise the limit"
+        )
+        self.queue = queue
+        self.backlog = backlog
+        self.limit = limit
+        self.sent = sent
+
+    @property
+    def room(self) -> int:
+        """How many more there was room for."""
+        return max(0, self.limit - self.backlog)
+
+    def after(self, sent: int) -> QueueFull:
+        """Return this, said to somebody for whom so many more were sent before."""
+        return QueueFull(self.queue, self.backlog, self.limit, self.sent + sent)
 
 
 class EmbeddedError(StoreError):

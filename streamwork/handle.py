@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from typing import Any, Generic, NoReturn, Protocol, TypeVar, cast
 
+from streamwork.broker.why import Reason
 from streamwork.context import refuse_on_loop
 from streamwork.errors import ConfigError, DecodeError, ResultGone, ResultTimeout, TaskCancelled, TaskFailed
 from streamwork.ids import task_id_at_ms
@@ -58,6 +59,14 @@ class Waiting(Protocol):
 
     async def awhy_late(self, handle: Handle[Any]) -> str:
         """Say why there is no result yet, where that is known."""
+        ...
+
+    def why(self, handle: Handle[Any]) -> list[Reason]:
+        """Say why the task message is not running."""
+        ...
+
+    async def awhy(self, handle: Handle[Any]) -> list[Reason]:
+        """Say why the task message is not running."""
         ...
 
     def state(self, handle: Handle[Any]) -> State:
@@ -259,6 +268,17 @@ class Handle(Generic[R_co]):
     async def astate(self) -> State:
         """Return where the task message is now."""
         return await self._waiting.astate(self)
+
+    def why(self) -> list[Reason]:
+        """Say why the task message is not running: every reason that holds now, or where it runs, or how it ended.
+
+        Looks for it as `state` does, so it is for people and for tests, not for a loop.
+        """
+        return self._waiting.why(self)
+
+    async def awhy(self) -> list[Reason]:
+        """Say why the task message is not running; see `why`."""
+        return await self._waiting.awhy(self)
 
     def cancel(self, *, terminate: bool = False) -> str:
         """Ask that the task message does not run (again).

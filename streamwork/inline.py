@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
+from streamwork.broker.why import Reason
 from streamwork.context import Context, current, enter_task, enter_thread, leave_task, leave_thread
 from streamwork.errors import BodyTooLarge, TaskNotFound
 from streamwork.guards import refuse_on_loop
@@ -137,6 +138,14 @@ class InlineSending:
     async def awhy_late(self, handle: Handle[Any]) -> str:
         """Answer nothing: what runs in place is never late."""
         return ""
+
+    def why(self, handle: Handle[Any]) -> list[Reason]:
+        """Say how it ended: it ran where it was sent."""
+        return [Reason("ended", f"it is {self.state(handle)}: it ran where it was sent")]
+
+    async def awhy(self, handle: Handle[Any]) -> list[Reason]:
+        """Say how it ended."""
+        return self.why(handle)
 
     def state(self, handle: Handle[Any]) -> State:
         """Return how it ended."""

@@ -43,8 +43,8 @@ class MessageOptions(_Options, total=False):
         soft_timeout: `SoftTimeout` is raised in a run that lasts so long; shorter than `timeout`; None = never.
         keep: Retention of the result; 0 = keep none; None = the app's.
         retry: A Retry for every exception, or None: the first failure is the last.
-        wait: How long an enqueue tries while Redis is away or full, 0 – 9e9; None = ``client.send_timeout_s`` while
-            it is away, and not at all while it is full.
+        wait: How long an enqueue tries while Redis is away or full, or the queue is (``client.max_backlog``), 0 – 9e9;
+            None = ``client.send_timeout_s`` while it is away, and not at all while something is full.
         delay: Runs so long after it was sent, and never sooner; 0 = now.
         run_at: Runs at this instant, a datetime with a time zone, and never sooner; in the past = now.
         expires: What has not begun so long after it was sent, or by this datetime, does not begin; None = whenever.

@@ -21,6 +21,9 @@ class ClientConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             forgets a sender after 600.
         max_body_bytes: Largest task message; Redis is no blob store and 1 MB already costs it milliseconds.
         max_lanes: Distinct (priority level, tag set) pairs per queue.
+        max_backlog: Most task messages of a queue that wait, run or are scheduled: a number for every queue, and
+            ``name=number`` for one of its own; 0 = no limit, as where nothing is said. What this process sends beyond
+            it is refused (`QueueFull`), or waits as long as `options(wait=)` says.
     """
 
     connect_timeout_s: float = 1.0
@@ -29,6 +32,12 @@ class ClientConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     resend_s: float = 60.0
     max_body_bytes: int = 1_048_576
     max_lanes: int = 64
+    max_backlog: tuple[str, ...] = ()
+
+    @property
+    def backlogs(self) -> dict[str, int]:
+        """The limits by queue; ``*`` = every other one, 0 = none."""
+        return {name or "*": int(most) for name, _, most in (text.rpartition("=") for text in self.max_backlog)}
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

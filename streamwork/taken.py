@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from streamwork.errors import AlreadyQueued
@@ -30,4 +31,25 @@ def taken(handle: Handle[Any], answer: str) -> str:
         handle.id, handle.lane, handle.entry = entry[1:], "", ""
     else:
         handle.entry = entry
+    return replaced
+
+
+def taken_all(handles: Sequence[Handle[Any]], answers: Sequence[str]) -> list[tuple[str, str]]:
+    """Write the answers of a chunk into its handles; returns (queue, id) of what they replaced.
+
+    Raises:
+        AlreadyQueued: One of them was refused; all of the chunk has its answer, and the others that were not are sent.
+    """
+    replaced: list[tuple[str, str]] = []
+    refused: AlreadyQueued | None = None
+    for handle, answer in zip(handles, answers, strict=True):
+        try:
+            task_id = taken(handle, answer)
+        except AlreadyQueued as error:
+            refused = refused or error
+        else:
+            if task_id:
+                replaced.append((handle.queue, task_id))
+    if refused is not None:
+        raise refused
     return replaced

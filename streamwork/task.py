@@ -40,6 +40,7 @@ from streamwork.options import (
     limit_s,
     tags_of,
 )
+from streamwork.routes import Asked, Routes
 from streamwork.store.keys import checked_name
 from streamwork.wire.annotations import default_name
 from streamwork.wire.message import NO_OPTIONS
@@ -54,7 +55,16 @@ _LONGEST_NAME = 250
 class Task(Generic[P, R_co]):
     """A declared function with its name and options; calling it just runs the function."""
 
-    def __init__(self, sending: Switch, function: Callable[..., Any], options: TaskOptions, keep_s: float) -> None:
+    def __init__(
+        self,
+        sending: Switch,
+        function: Callable[..., Any],
+        options: TaskOptions,
+        keep_s: float,
+        routes: Routes | None = None,
+    ) -> None:
+        self._routes = Routes() if routes is None else routes
+        self._said: frozenset[str] = frozenset()
         self.sending = sending
         self.function = function
         self.name = _checked_task_name(function, options.get("name"))
@@ -119,6 +129,7 @@ class Task(Generic[P, R_co]):
         clone.__dict__.update(self.__dict__)
         clone._configure(cast(dict[str, Any], options))
         clone._given = {**self._given, **options}
+        clone._said = self._said | options.keys()
         carried: dict[str, Any] = {}
         if "timeout" in options:
             carried["timeout_ms"] = 0 if clone.timeout_s is None else round(clone.timeout_s * 1000)
@@ -132,17 +143,23 @@ class Task(Generic[P, R_co]):
             clone._message_options = msgspec.structs.replace(self._message_options, **carried)
         return clone
 
+    def asked(self, packed: tuple[bytes, bytes | None]) -> Asked:
+        """Return what routes look at in a call with these encoded arguments."""
+        return Asked(self.name, self.queue, self.tags, self.priority, self._said, self.signature, packed)
+
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R_co]:
         """Return these arguments as a `Call`, checked against the annotations.
 
         Raises:
             ArgumentError: An argument is missing, unknown, of the wrong type or cannot be stored.
             ConfigError: A function of ``rate=``, ``concurrency=``, ``key=``, ``group=``, ``unique=`` raised.
+            RouteError: A predicate of `app.route` raises.
         """
         packed = self.signature.encode(args, kwargs)
         flow = None if self._flow is NO_FLOW else self._flow.resolve(self.name, packed, args, kwargs)
+        queue, lane = (self.queue, self.lane) if not self._routes else self._routes.place(self.asked(packed))
         return Call(
-            self.sending, self.name, self.queue, self.lane, packed, self._message_options, self.signature.decode_result,
+            self.sending, self.name, queue, lane, packed, self._message_options, self.signature.decode_result,
             wait_s=self._wait_s, timing=self._timing, flow=flow,
         )  # fmt: skip
 
@@ -150,9 +167,10 @@ class Task(Generic[P, R_co]):
         """Send a task message; when this returns, Redis has it (P1).
 
         Raises:
-            ArgumentError, BodyTooLarge: Nothing was sent.
+            ArgumentError, RouteError, BodyTooLarge: Nothing was sent.
             StoreUnavailable: Redis was not reached in time (``options(wait=...)``); nothing was sent.
             EnqueueUnknown: Sent, and no answer came in the resend time.
+            QueueFull: The queue is at ``client.max_backlog``, also after the time that was given; nothing was sent.
             StoreFull: Redis is at maxmemory, also after the time that was given; nothing was sent.
             TooManyLanes: Refused whole.
             AlreadyQueued: One with its ``unique=`` key has not ended, and is not to be joined.

@@ -23,8 +23,8 @@ FLOORS: list[list[list[set[str]]]] = [
     [[{"store"}]],
     [[{"broker"}, {"flow"}, {"coord"}, {"spool"}]],
     [
-        [{"handle", "task", "options", "context", "middleware"}],
-        [{"app", "connection", "links", "inline", "bulk", "guards", "taken", "waiting"}],
+        [{"handle", "task", "routes", "routing", "options", "context", "middleware"}],
+        [{"app", "pausing", "connection", "links", "inline", "bulk", "guards", "taken", "waiting"}],
         [{"workflow"}],
     ],
     [[{"worker"}, {"scheduler"}, {"scale"}, {"monitor"}]],

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from streamwork.broker.checkup import Check, connections, durability, room
 from streamwork.broker.info import info
+from streamwork.broker.pausing import paused_checks
 from streamwork.broker.stats import Overview, QueueStats, WorkerStats
 from streamwork.broker.steps import Steps
 from streamwork.clock import SYSTEM_CLOCK
@@ -34,7 +35,7 @@ def degraded(namespace: str, seen: Overview) -> Steps[list[Check]]:
     alive = {worker.consumer for worker in seen.workers if worker.alive}
     for queue in seen.queues:
         found += yield from _queue(QueueKeys(namespace, queue.queue), queue, alive)
-    return [*found, *_workers(seen.workers)]
+    return [*found, *(yield from paused_checks(namespace, seen.queues)), *_workers(seen.workers)]
 
 
 def _queue(keys: QueueKeys, queue: QueueStats, alive: set[str]) -> Steps[list[Check]]:

@@ -17,6 +17,7 @@ from streamwork.broker.stats import last_delivered
 from streamwork.broker.steps import Steps, at_once, refused
 from streamwork.errors import DecodeError, WireError
 from streamwork.ids import task_id_at_ms
+from streamwork.model.pausing import is_held
 from streamwork.model.state import State
 from streamwork.store.commands import plain
 from streamwork.store.keys import GROUP, RETURNED_CONSUMER, QueueKeys
@@ -53,22 +54,20 @@ class TaskView(msgspec.Struct):
         queue: Where it was found.
         state: Where it is in its life; ``unknown`` when its entry was settled and neither result nor journal is kept.
         task: Task name.
-        args: Positional arguments in their plain form; None = the body is not kept.
-        kwargs: Named arguments.
+        args, kwargs: Arguments in their plain form; None = the body is not kept.
         lane: Lane name.
         entry: Entry id of the last known delivery.
         created_at_ms: From the id.
         attempt: Run that comes next, goes on or was the last.
         crashes: Processes that died while it ran.
         run_at_ms: When it is due.
-        consumer: Who has it.
-        worker: That consumer's registration.
+        consumer, worker: Who has it, and that consumer's registration.
         result: What the task returned, in its plain form.
         failure: Type name, message and traceback of what ended it.
-        reason: Why it is dead.
-        died_at_ms: When.
+        reason, died_at_ms: Why it is dead, and since when.
         cancel_asked, terminate_asked: It is marked as cancelled; a run that goes on is to be ended too.
         journal: What came of each delivery, oldest first.
+        is_held: It is set aside until its paused task is resumed.
         is_whole: False when a bound was reached while looking, so that more may be there.
     """
 
@@ -93,6 +92,7 @@ class TaskView(msgspec.Struct):
     cancel_asked: bool = False
     terminate_asked: bool = False
     journal: list[JournalRecord] = []
+    is_held: bool = False
     is_whole: bool = True
 
 
@@ -149,7 +149,7 @@ def _by_key(keys: QueueKeys, view: TaskView) -> Steps[tuple[bytes | None, bytes 
     result, due, run_at, dead, moved, mark = answers[-1]
     view.cancel_asked, view.terminate_asked = mark is not None, (mark or b"").endswith(TERMINATE)
     if run_at is not None:
-        view.run_at_ms = int(float(run_at))
+        view.is_held, view.run_at_ms = (True, None) if is_held(float(run_at)) else (False, int(float(run_at)))
     return result, due, dead, moved
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from streamwork.ids import random_id
@@ -46,29 +46,35 @@ class Sender:
     """The identity under which one thread or loop numbers its chunks (rules 1, 2).
 
     Not shared between threads, and thrown away after a fork or an unknown outcome: a number is used for one chunk only.
+
+    Args:
+        max_lanes: Bound of lanes per queue.
+        limits: Bounds of backlogs by queue, ``*`` = every other one; None or 0 = none.
     """
 
-    __slots__ = ("_numbers", "id", "max_lanes")
+    __slots__ = ("_limits", "_numbers", "id", "max_lanes")
 
-    def __init__(self, max_lanes: int) -> None:
+    def __init__(self, max_lanes: int, limits: Mapping[str, int] | None = None) -> None:
         self.id = random_id()
         self.max_lanes = max_lanes
+        self._limits = limits
         self._numbers: dict[str, int] = {}
 
     def command(self, keys: QueueKeys, chunk: Sequence[Outgoing], now_ms: int) -> Command[list[str]]:
         """Return the command for the next chunk of a queue; the same number until `sent` is called."""
         number = self._numbers.get(keys.tag, 0) + 1
+        most = self._limits.get(keys.queue, self._limits.get("*", 0)) if self._limits else 0
         if chunk[0].limits:
             return self._submit(keys, number, chunk, now_ms)
         if chunk[0].when:
             records = [(one.task_id, one.when, b"%b\n%b\n%b" % (one.lane.encode(), _NEW, one.body)) for one in chunk]
-            return schedule(keys, self.id, number, records, scripts.SENDER_LIFE_MS)
+            return schedule(keys, self.id, number, records, scripts.SENDER_LIFE_MS, most)
         lanes: dict[str, int] = {}
         items: list[int | bytes] = []
         for message in chunk:
             items.append(lanes.get(message.lane) or lanes.setdefault(message.lane, len(lanes) + 1))
             items.append(message.body)
-        return scripts.enqueue(keys, self.id, number, list(lanes), items, now_ms, self.max_lanes)
+        return scripts.enqueue(keys, self.id, number, list(lanes), items, now_ms, self.max_lanes, most)
 
     def _submit(self, keys: QueueKeys, number: int, chunk: Sequence[Outgoing], now_ms: int) -> Command[list[str]]:
         lanes: dict[str, int] = {}

@@ -10,11 +10,22 @@ from typing import TypeVar
 import tenacity
 
 from streamwork.config import ClientConfig
-from streamwork.errors import EnqueueUnknown, StoreError, StoreFull, StoreRejected, StoreUnavailable, TooManyLanes
+from streamwork.errors import (
+    EnqueueUnknown,
+    QueueFull,
+    StoreError,
+    StoreFull,
+    StoreRejected,
+    StoreUnavailable,
+    TooManyLanes,
+)
 from streamwork.store.scripts import SENDER_LIFE_MS
 
 T = TypeVar("T")
 
+# What may be otherwise at the next try.
+Refusal = StoreUnavailable | StoreFull | QueueFull
+REFUSALS = (StoreUnavailable, StoreFull, QueueFull)
 # Full jitter from 50 ms to 1 s: the first retry is below what a user notices, the last spreads 200 clients over a
 # second and still lets a worker resume within two of Redis being back.
 BACKOFF = tenacity.wait_random_exponential(multiplier=0.05, max=1.0)
@@ -71,7 +82,8 @@ class Patience:
     Args:
         config: The client's settings.
         now_s: Steady seconds at the first try.
-        wait_s: What the caller said instead of `send_timeout_s`; then a Redis that is full is waited for as long, too.
+        wait_s: What the caller said instead of `send_timeout_s`; then a Redis or a queue that is full is waited for as
+            long, too.
     """
 
     def __init__(self, config: ClientConfig, now_s: float, wait_s: float | None = None) -> None:
@@ -82,14 +94,14 @@ class Patience:
         self.in_doubt = False
         self._attempt = 0
 
-    def pause_s(self, error: StoreUnavailable | StoreFull, now_s: float, task_ids: list[str]) -> float:
+    def pause_s(self, error: Refusal, now_s: float, task_ids: list[str]) -> float:
         """Return how long to wait before the next try.
 
         Raises:
-            StoreUnavailable, StoreFull: The time is up and nothing was sent.
+            StoreUnavailable, StoreFull, QueueFull: The time is up and nothing was sent.
             EnqueueUnknown: The time is up and it may have arrived.
         """
-        is_full = isinstance(error, StoreFull)
+        is_full = isinstance(error, (StoreFull, QueueFull))
         if not is_full and not self.in_doubt and getattr(error, "maybe_executed", True):
             self.in_doubt = True
             self._unknown_s = min(self._unknown_s, now_s + MOST_IN_DOUBT_S)

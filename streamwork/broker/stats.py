@@ -11,6 +11,7 @@ import msgspec
 from streamwork.broker.coverage import Registration, Unserved, is_served, registered
 from streamwork.broker.steps import Steps, at_once, pairs, refused, texts, together
 from streamwork.model.lane import lane_tags
+from streamwork.model.pausing import HELD_FROM, is_held
 from streamwork.store.commands import plain
 from streamwork.store.keys import GROUP, RETURNED_CONSUMER, QueueKeys, queues
 
@@ -49,6 +50,8 @@ class QueueStats(msgspec.Struct, frozen=True):
         oldest_ms: How long the first undelivered one has waited; None = there is none.
         lanes: Lane by lane.
         in_hand: Consumer name to entries owned.
+        held: Set aside until a paused task is resumed; not among the scheduled.
+        paused: What of it is paused: ``queue``, ``task:…``, ``group:…``.
     """
 
     queue: str
@@ -66,6 +69,8 @@ class QueueStats(msgspec.Struct, frozen=True):
     oldest_ms: int | None
     lanes: list[LaneStats]
     in_hand: dict[str, int]
+    held: int = 0
+    paused: list[str] = []
 
 
 class WorkerStats(msgspec.Struct):
@@ -149,10 +154,11 @@ def queue_stats(keys: QueueKeys) -> Steps[QueueStats]:
     answers = yield at_once([
         plain("HGETALL", keys.added), plain("HGETALL", keys.settled), plain("HGETALL", keys.counts),
         plain("ZRANGE", keys.due, 0, 0, "WITHSCORES"), plain("ZCARD", keys.due), plain("ZCARD", keys.dead),
-        plain("TIME"), *(plain("XPENDING", stream, GROUP) for stream in streams),
+        plain("ZCOUNT", keys.due, HELD_FROM, "+inf"), plain("HKEYS", keys.paused), plain("TIME"),
+        *(plain("XPENDING", stream, GROUP) for stream in streams),
         *(plain("XINFO", "GROUPS", stream) for stream in streams),
     ])  # fmt: skip
-    added, settled, counts, head, due, dead, (now_s, _), *by_lane = answers[-1]
+    added, settled, counts, head, due, dead, held, paused, (now_s, _), *by_lane = answers[-1]
     pending, groups = by_lane[: len(lanes)], by_lane[len(lanes) :]
     in_hand: dict[str, int] = {}
     stats = [
@@ -168,11 +174,12 @@ def queue_stats(keys: QueueKeys) -> Steps[QueueStats]:
     ended = {name: int(number) for name, number in texts(counts).items()}
     return QueueStats(
         queue=keys.queue, waiting=sum(lane.waiting for lane in stats), running=sum(lane.running for lane in stats),
-        scheduled=due, dead=dead, succeeded=ended.get("succeeded", 0), skipped=ended.get("skipped", 0),
+        scheduled=due - held, dead=dead, succeeded=ended.get("succeeded", 0), skipped=ended.get("skipped", 0),
         cancelled=ended.get("cancelled", 0), expired=ended.get("expired", 0),
         died=ended.get("dead", 0), retried=ended.get("retried", 0),
-        next_at_ms=int(float(head[1])) if head else None, oldest_ms=max(0, *waited_ms) if waited_ms else None,
-        lanes=stats, in_hand=in_hand,
+        next_at_ms=int(float(head[1])) if head and not is_held(float(head[1])) else None,
+        oldest_ms=max(0, *waited_ms) if waited_ms else None,
+        lanes=stats, in_hand=in_hand, held=held, paused=sorted(mark.decode(errors="replace") for mark in paused),
     )  # fmt: skip
 
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from streamwork.broker.outgoing import Outgoing, Sender
-from streamwork.broker.resend import Patience, is_gap, refused
+from streamwork.broker.resend import REFUSALS, Patience, Refusal, is_gap, refused
 from streamwork.clock import SYSTEM_CLOCK
 from streamwork.config import ClientConfig
-from streamwork.errors import StoreError, StoreFull, StoreUnavailable
+from streamwork.errors import QueueFull, StoreError, StoreUnavailable
 from streamwork.store.commands import Command
 from streamwork.store.keys import QueueKeys
 from streamwork.store.sync_driver import SyncDriver
@@ -26,6 +26,7 @@ class Line:
     def __init__(self, driver: SyncDriver, config: ClientConfig) -> None:
         self._driver = driver
         self._config = config
+        self._limits = config.backlogs
         # Gone while a chunk is under way: whatever ends that, a number of unknown fate is not used for another chunk.
         self._sender: Sender | None = None
         self._trying: tuple[Sender, Command[list[str]], StoreUnavailable | None, float] | None = None
@@ -33,14 +34,18 @@ class Line:
     def send(self, keys: QueueKeys, chunk: Sequence[Outgoing], wait_s: float | None = None) -> list[str]:
         """Send one chunk and return its entry ids, trying again while Redis is away.
 
+        Where a queue has less room than the chunk needs, what fits is sent, from its begin, and the rest is refused.
+
         Args:
             keys: The queue.
             chunk: The messages.
-            wait_s: How long to try while Redis is away or full; None = as the settings say, and not while it is full.
+            wait_s: How long to try while Redis is away or full, or the queue is; None = as the settings say, and not
+                while something is full.
 
         Raises:
             StoreUnavailable: Nothing was sent.
             EnqueueUnknown: It may have arrived.
+            QueueFull: Nothing was sent, or as many as it says.
             StoreFull, TooManyLanes, StoreRejected: Refused whole.
         """
         self.begin(keys, chunk)
@@ -48,7 +53,7 @@ class Line:
 
     def begin(self, keys: QueueKeys, chunk: Sequence[Outgoing]) -> None:
         """Send a chunk without waiting; `finish` reads its answer."""
-        sender, self._sender = self._sender or Sender(self._config.max_lanes), None
+        sender, self._sender = self._sender or Sender(self._config.max_lanes, self._limits), None
         command = sender.command(keys, chunk, SYSTEM_CLOCK.now_ms())
         begun_s = time.monotonic()
         try:
@@ -67,7 +72,7 @@ class Line:
             if failed is not None:
                 raise failed
             entries = self._driver.finish(command)
-        except (StoreUnavailable, StoreFull) as error:
+        except REFUSALS as error:
             patience = Patience(self._config, begun_s, wait_s)
             sender, entries = self._persist(sender, keys, chunk, error, patience)
         except StoreError as error:
@@ -79,24 +84,40 @@ class Line:
         return entries
 
     def _persist(
-        self, sender: Sender, keys: QueueKeys, chunk: Sequence[Outgoing], error: StoreUnavailable | StoreFull,
-        patience: Patience,
-    ) -> tuple[Sender, list[str]]:  # fmt: skip
-        task_ids = [message.task_id for message in chunk]
+        self, sender: Sender, keys: QueueKeys, chunk: Sequence[Outgoing], error: Refusal | None, patience: Patience
+    ) -> tuple[Sender, list[str]]:
+        done: list[str] = []
+        part = chunk
         while True:
-            time.sleep(patience.pause_s(error, time.monotonic(), task_ids))
+            if isinstance(error, QueueFull) and 0 < error.room < len(part) and not patience.in_doubt:
+                part = part[: error.room]
+            elif error is not None:
+                time.sleep(_pause_s(patience, error, part, len(done)))
             try:
-                return sender, self._driver.run(sender.command(keys, chunk, SYSTEM_CLOCK.now_ms()))
-            except (StoreUnavailable, StoreFull) as again:
+                entries = self._driver.run(sender.command(keys, part, SYSTEM_CLOCK.now_ms()))
+            except REFUSALS as again:
                 error = again
             except StoreError as refusal:
                 if not is_gap(refusal):
                     raise refused(refusal) from refusal
-                sender = Sender(self._config.max_lanes)
+                sender = Sender(self._config.max_lanes, self._limits)
+            else:
+                done += entries
+                if len(done) == len(chunk):
+                    return sender, done
+                sender.sent(keys)
+                part, error, patience.in_doubt = chunk[len(done) :], None, False
 
     def close(self) -> None:
         """Drop the connection."""
         self._driver.close()
+
+
+def _pause_s(patience: Patience, error: Refusal, part: Sequence[Outgoing], sent: int) -> float:
+    try:
+        return patience.pause_s(error, time.monotonic(), [message.task_id for message in part])
+    except QueueFull as full:
+        raise full.after(sent) from None
 
 
 class SyncSender:

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import click
 
-from streamwork.app import Streamwork
 from streamwork.broker.coverage import Unserved, unserved
-from streamwork.cli.options import examples, names, place_options
+from streamwork.cli.arguments import WithNegativeNumbers, full_name, object_of, said_options, value_of
+from streamwork.cli.options import examples, place_options
 from streamwork.cli.session import Session
-from streamwork.cli.show import json_of, plain_json, print_json
+from streamwork.cli.show import plain_json, print_json
 from streamwork.errors import ConfigError, StoreError, TaskFailed
 from streamwork.handle import Call, Handle
 
-_NEGATIVE = re.compile(r"-\.?\d")
-# Stands before a negative number until click has told options and arguments apart.
-_SHIELD = "\0"
-
-
-class _WithNegativeNumbers(click.Command):
-    """A command that takes -5 for an argument where no option came before it."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        shielded = [
-            _SHIELD + text if _NEGATIVE.match(text) and not before.startswith("--") else text
-            for before, text in zip(["", *args], args, strict=False)
-        ]
-        return super().parse_args(ctx, shielded)
-
 
 @click.command(
-    cls=_WithNegativeNumbers,
+    cls=WithNegativeNumbers,
     epilog=examples(
         "streamwork enqueue resize photo.png 640",
         "streamwork enqueue shop.mail.send_receipt 7 a@b.c --wait --timeout 30",
@@ -47,9 +31,7 @@ class _WithNegativeNumbers(click.Command):
 @click.argument("task")
 @click.argument("args", nargs=-1)
 @click.option("--kwargs", metavar="JSON", help="Named arguments, a JSON object.")
-@click.option("--queue", metavar="NAME", help="Another queue than the task's.")
-@click.option("--tags", metavar="A,B", callback=names("tag"), help="What a worker must offer, instead of the task's.")
-@click.option("--priority", type=click.IntRange(0, 9), help="0 (last) to 9 (first). [default: the task's]")
+@said_options
 @click.option("--delay", type=click.FloatRange(min=0), metavar="S", help="Run it so long from now, never sooner.")
 @click.option("--at", metavar="TIME", help="Run it then: ISO 8601 with a zone, such as 2026-12-01T09:00+01:00.")
 @click.option("--expires", type=click.FloatRange(min=0.001), metavar="S", help="Do not begin it later than that.")
@@ -67,8 +49,8 @@ def enqueue(task: str, args: Sequence[str], *, wait: bool, timeout: float | None
     """
     if timeout is not None and not wait:
         raise click.UsageError("--timeout belongs to --wait")
-    arguments = [_value(text) for text in args]
-    named = _object(given["kwargs"])
+    arguments = [value_of(text) for text in args]
+    named = object_of(given["kwargs"])
     with Session(
         given["app"], given["url"], given["namespace"] if not given["name_only"] else _elsewhere(given)
     ) as session:
@@ -110,7 +92,7 @@ def _call(session: Session, task: str, args: list[Any], kwargs: dict[str, Any], 
         times["run_at"] = _instant(given["at"])
     app = session.app_if_any()
     if app is not None:
-        found = app.find(_full_name(app, task))
+        found = app.find(full_name(app, task))
         options |= times
         return (found.options(**options) if options else found).call(*args, **kwargs)
     call = session.unbound().call_elsewhere(task, tuple(args), kwargs, **options)
@@ -124,33 +106,6 @@ def _instant(text: str) -> datetime:
     except ValueError:
         said = f"{text!r} is no time in ISO 8601, such as 2026-12-01T09:00+01:00"
         raise click.BadParameter(said, param_hint="--at") from None
-
-
-def _full_name(app: Streamwork, name: str) -> str:
-    if name in app.tasks:
-        return name
-    ends = [full for full in app.tasks if full.endswith(f".{name}")]
-    return ends[0] if len(ends) == 1 else name
-
-
-def _value(text: str) -> Any:
-    text = text.removeprefix(_SHIELD)
-    try:
-        return json_of(text)
-    except ValueError:
-        return text
-
-
-def _object(text: str | None) -> dict[str, Any]:
-    if text is None:
-        return {}
-    try:
-        value = json_of(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} is not JSON: {error}", param_hint="--kwargs") from error
-    if not isinstance(value, dict):
-        raise click.BadParameter(f"{text!r} is not a JSON object, such as '{{\"width\": 640}}'", param_hint="--kwargs")
-    return value
 
 
 def _facts(handle: Handle[Any], call: Call[Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from rich.text import Text
 from streamwork.broker.checkup import Check
 from streamwork.broker.degraded import degraded
 from streamwork.broker.info import eviction_warning, info, server_name
+from streamwork.broker.pausing import paused_checks
 from streamwork.broker.stats import Overview, QueueStats, WorkerStats, overview, queue_names
 from streamwork.cli.options import examples, names, place_options
 from streamwork.cli.session import Session
@@ -84,6 +85,7 @@ def queues(only: tuple[str, ...] | None, *, lanes: bool, as_json: bool, **place:
             out.print()
             _print(out, _lane_table(seen.queues), seen.queues, "no lane")
         _print_unserved(out, seen)
+        _print_troubles(out, session.ask(paused_checks(session.namespace(), seen.queues)))
 
 
 @click.command(epilog=examples(

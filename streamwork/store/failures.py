@@ -6,7 +6,7 @@ import re
 
 import redis
 
-from streamwork.errors import StoreError, StoreFull, StoreRejected, StoreUnavailable
+from streamwork.errors import QueueFull, StoreError, StoreFull, StoreRejected, StoreUnavailable
 
 # Not executed, and worth sending again (rule 23); with what a person can do about it.
 _NOT_NOW = {
@@ -22,6 +22,8 @@ _NOT_NOW = {
 }
 # 6.2 puts the code of an error inside a script far behind "Error running script (call to f_…)", after a dash.
 _NOT_NOW_CODE = re.compile(rf"(?:^|\s-)({'|'.join(_NOT_NOW)})\b")
+
+_BACKLOG = re.compile(r"ENQUEUE-BACKLOG (\S+) (\d+) (\d+)")
 
 
 class NoGroup(StoreError):
@@ -88,6 +90,9 @@ def _from_reply(text: str, where: str) -> StoreError:
         return NotPermitted(f"Redis at {where} refuses: {text}: check the user, password and ACL of the URL")
     if text.startswith("OOM") or "OOM command not allowed" in text:
         return StoreFull(f"Redis at {where} is at maxmemory: raise it, or let the queues drain")
+    beyond = _BACKLOG.search(text)
+    if beyond is not None:
+        return QueueFull(beyond[1], int(beyond[2]), int(beyond[3]))
     not_now = _NOT_NOW_CODE.search(text)
     if not_now is not None:
         return Unavailable(

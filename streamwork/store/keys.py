@@ -44,7 +44,8 @@ KEYS = (
     KeySpec(":settled", "hash", "lane → messages ever settled (rule 33)", "queue", ""),
     KeySpec(":low", "hash", "lane → id behind which a lost group is restored (rule 8)", "queue", ""),
     KeySpec(":restoring", "hash", "lane → restored up to, to restore up to, instant of the loss", "queue", "restore"),
-    KeySpec(":control", "stream", "signals: lane, returned, due, cancel, terminate", "queue", "MAXLEN ~ 1000"),
+    KeySpec(":control", "stream", "signals: lane, lost, returned, due, cancel, terminate, …", "queue", "MAXLEN ~ 1000"),
+    KeySpec(":paused", "hash", "`queue`, `task:…`, `group:…` → since when and why", "queue", "resume"),
     KeySpec(":bell:*", "list", 'at most one token: "this tag set has work" (rule 6)', "queue", "who is woken"),
     KeySpec(":due", "zset", "task id → run-at ms", "message", "promote, cancel"),
     KeySpec(":due:body", "hash", "task id → lane, attempt record, body", "message", "promote, cancel"),
@@ -130,6 +131,7 @@ class QueueKeys:
         "nearly_full",
         "parked",
         "parked_body",
+        "paused",
         "permits",
         "pulse",
         "queue",
@@ -156,6 +158,7 @@ class QueueKeys:
         self.low = tag + ":low"
         self.restoring = tag + ":restoring"
         self.control = tag + ":control"
+        self.paused = tag + ":paused"
         self.due = tag + ":due"
         self.due_body = tag + ":due:body"
         self.moved = tag + ":moved"

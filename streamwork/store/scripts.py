@@ -1,7 +1,4 @@
-"""One typed function per script, and the few plain commands that need key names; each returns a `Command`.
-
-The files are in ``lua/``; argument order here is the order in their headers (a test compares the key counts).
-"""
+"""One function per script of ``lua/``, each returns a `Command`; arguments are in the order of the scripts' headers."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ from streamwork.store.healing import HEAL, MAINTAIN, RESTORE
 from streamwork.store.keys import GROUP, QueueKeys
 from streamwork.store.limiting import BEGIN, SUBMIT
 from streamwork.store.looking import LOOK
+from streamwork.store.pausing import PAUSE, UNHOLD
 from streamwork.store.scheduling import SCHEDULE
 
 ENQUEUE = Script("enqueue")
@@ -30,7 +28,7 @@ WATCH = Script("watch")
 
 ALL_SCRIPTS = (
     ENQUEUE, SETTLE, PROMOTE, REGISTER, REVIVE, PULSE, TAKE, RELEASE, ADOPT, HEAL, RESTORE, DROP_CONSUMER, MAINTAIN,
-    CANCEL, WATCH, LOOK, SCHEDULE, SUBMIT, BEGIN,
+    CANCEL, WATCH, LOOK, SCHEDULE, SUBMIT, BEGIN, PAUSE, UNHOLD,
 )  # fmt: skip
 
 # How the mark of a run that is to be ended goes on behind who asked.
@@ -47,7 +45,14 @@ def _texts(reply: bytes) -> list[str]:
 
 
 def enqueue(
-    keys: QueueKeys, sender: str, number: int, lanes: Sequence[str], items: Sequence[Arg], now_ms: int, most_lanes: int
+    keys: QueueKeys,
+    sender: str,
+    number: int,
+    lanes: Sequence[str],
+    items: Sequence[Arg],
+    now_ms: int,
+    most_lanes: int,
+    most: int = 0,
 ) -> Command[list[str]]:
     """Put one chunk on its lanes; answers the entry ids in order.
 
@@ -59,13 +64,16 @@ def enqueue(
         items: Alternating position in `lanes` (from 1) and body.
         now_ms: Kept as a new lane's creation time.
         most_lanes: Bound of lanes per queue.
+        most: Bound of the queue's backlog; 0 = none.
     """
     script_keys = [keys.sender(sender), keys.lanes, keys.added, keys.control]
     for lane in lanes:
         script_keys += (keys.lane(lane), keys.bell(lane))
+    if most:
+        script_keys += (keys.parked_body, keys.settled, keys.due)
     return Command(
         ("EVALSHA", ENQUEUE.sha, len(script_keys), *script_keys,
-         number, SENDER_LIFE_MS, most_lanes, now_ms, len(lanes), *lanes, *items),
+         number, SENDER_LIFE_MS, most_lanes, now_ms, len(lanes), *lanes, *items, *((most,) if most else ())),
         _texts, ENQUEUE,
     )  # fmt: skip
 

@@ -59,6 +59,7 @@ class TaskSignature:
 
     Attributes:
         context_parameter: Name of the injected parameter, or None.
+        shape: The parameters but that one, as `inspect` has them.
         is_async: Whether a call returns an awaitable.
         encode_result: Stores a result, checked by the return annotation; raises ResultTypeError or WireError.
         decode_result: Reads a result by the return annotation; raises DecodeError.
@@ -79,7 +80,7 @@ class TaskSignature:
         parameters, result = describe(function, self.name, localns)
         self.context_parameter, self._context_index = find_context(parameters, context_type, self.name)
         parameters = [parameter for parameter in parameters if parameter.name != self.context_parameter]
-        self._signature = inspect.Signature(parameters)
+        self.shape = inspect.Signature(parameters)
         self._read_parameters(parameters)
         returned = Returned(result, f"result of {self.name}")
         self.encode_result, self.decode_result = returned.encode, returned.decode
@@ -186,10 +187,10 @@ class TaskSignature:
         try:
             if self.context_parameter in kwargs:
                 raise TypeError(f"got an unexpected keyword argument {self.context_parameter!r}")
-            self._signature.bind(*range(len(args)), **kwargs)
+            self.shape.bind(*range(len(args)), **kwargs)
         except TypeError as error:
             raise ArgumentError(
-                f"{self.name}() {error}{self._strangers(kwargs, str(error))}; it takes {self._signature}"
+                f"{self.name}() {error}{self._strangers(kwargs, str(error))}; it takes {self.shape}"
             ) from None
         # Names of one's own choosing must not pile up in memory.
         if not self._open_names and len(self._shapes) < _SHAPES_MAX:

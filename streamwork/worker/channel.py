@@ -2,7 +2,7 @@
 
 From the child: hello (namespace, queues, settings), ready, stats (taken, ended, in hand, idle), outage (what keeps it
 from Redis, or None when that is over), recycling, failed (kind of failure, text), bye (spooled). To the child: go
-(consumer name, url), lanes (queue, lanes, fleet), returned (queue, lane), cancel (queue, ids),
+(consumer name, url), lanes (queue, lanes, fleet), returned (queue, lane), paused (queue, marks), cancel (queue, ids),
 terminate (queue, ids), rename (name), fenced, drain, recycle (drain without a deadline), stop.
 """
 

@@ -214,6 +214,8 @@ class _Child:
         worker = self._worker
         if kind == "lanes":
             worker.lanes_changed(*values)
+        elif kind == "paused":
+            worker.paused_changed(*values)
         elif kind == "returned":
             worker.lane_returned(*values)
         elif kind == "cancel":

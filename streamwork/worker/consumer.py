@@ -72,7 +72,7 @@ class Consumer:
     @property
     def lanes(self) -> list[LaneSide]:
         """The lanes that can be read, queue by queue, highest first."""
-        return [lane for queue in self.queues for lane in queue.lanes if not lane.is_foreign]
+        return [lane for queue in self.queues if not queue.is_paused for lane in queue.lanes if not lane.is_foreign]
 
     def poke(self) -> None:
         """Look again now: room was made, lanes changed, or something was given back."""

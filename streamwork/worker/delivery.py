@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from streamwork.context import Context
+from streamwork.model.pausing import QUEUE, TASK
 from streamwork.store.keys import QueueKeys
 from streamwork.task import Task
 from streamwork.wire.message import FIRST_ATTEMPT, Attempt, TaskMessage
@@ -20,9 +21,13 @@ class QueueSide:
         lanes: The lanes this worker reads, highest first.
         returned: Lanes that may hold entries to adopt.
         cancelled: Ids marked as cancelled.
+        is_paused: Nothing is to be read from it.
+        paused_tasks: Names of tasks that are not to be begun.
     """
 
-    __slots__ = ("cancelled", "keys", "lanes", "name", "number", "returned", "streams")
+    __slots__ = (
+        "cancelled", "is_paused", "keys", "lanes", "name", "number", "paused_tasks", "returned", "streams",
+    )  # fmt: skip
 
     def __init__(self, keys: QueueKeys, number: int) -> None:
         self.keys = keys
@@ -32,12 +37,19 @@ class QueueSide:
         self.streams: dict[bytes, LaneSide] = {}
         self.returned: set[str] = set()
         self.cancelled: set[str] = set()
+        self.is_paused = False
+        self.paused_tasks: frozenset[str] = frozenset()
 
     def set_lanes(self, lanes: list[str]) -> None:
         """Take over a new list of lanes, highest first; facts of known ones are kept."""
         known = {lane.name: lane for lane in self.lanes}
         self.lanes = [known.get(name) or LaneSide(self, name) for name in lanes]
         self.streams = {lane.stream.encode(): lane for lane in self.lanes}
+
+    def set_paused(self, marks: list[str]) -> None:
+        """Take over what of the queue is paused."""
+        self.is_paused = QUEUE in marks
+        self.paused_tasks = frozenset(mark.removeprefix(TASK) for mark in marks if mark.startswith(TASK))
 
 
 class LaneSide:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from streamwork.model.judge import Again
+from streamwork.model.pausing import held_score
 from streamwork.model.state import State
 from streamwork.store.commands import Arg
 from streamwork.store.scripts import SettleItem
@@ -98,8 +99,18 @@ class Endings:
             run, past._replace(deferrals=past.deferrals + 1), delay_ms, "deferred", f"unknown task {message.task}"
         )
 
-    def reschedule(self, run: Run, past: Attempt, delay_ms: int, state: str, detail: str) -> None:
-        """Put it into due with this past; promoted `delay_ms` from now."""
+    def hold(self, run: Run) -> None:
+        """Set it aside until its task is resumed; that counts as no attempt."""
+        message = run.message
+        assert message is not None
+        logger.debug("task is paused, set aside", extra=facts(run))
+        at_ms = held_score(message.task)
+        self.reschedule(run, run.attempt, 0, "deferred", f"task {message.task} is paused", at_ms=at_ms)
+
+    def reschedule(
+        self, run: Run, past: Attempt, delay_ms: int, state: str, detail: str, *, at_ms: int | None = None
+    ) -> None:
+        """Put it into due with this past; promoted `delay_ms` from now, or at the score `at_ms`."""
         message = run.message
         assert message is not None
         body = run.fields[run.fields.index(b"d") + 1]
@@ -113,7 +124,7 @@ class Endings:
                 run.entry,
                 run.count,
                 journal,
-                (self.now_ms() + delay_ms, due),
+                (self.now_ms() + delay_ms if at_ms is None else at_ms, due),
                 run.lane.queue.keys.result_prefix + message.id,
                 None,
                 len(due) + len(journal) + 120,

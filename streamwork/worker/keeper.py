@@ -21,6 +21,7 @@ from streamwork.worker.control import Control
 from streamwork.worker.healing import Restorer
 from streamwork.worker.liveness import Beat, Reaper
 from streamwork.worker.member import Member, QueueFacts
+from streamwork.worker.unholder import Unholder
 from streamwork.worker.upkeep import Maintainer, Promoter
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Keeper:
         self._services: list[Service] = []
         self._promoters: dict[str, Promoter] = {}
         self._restorers: dict[str, Restorer] = {}
+        self._unholders: dict[str, Unholder] = {}
         self._loops: list[asyncio.Task[None]] = []
         self._control_drivers: list[AsyncDriver] = []
 
@@ -65,8 +67,9 @@ class Keeper:
             await self._refresh(queue)
             promoter = self._promoters[queue.keys.queue] = Promoter(self.driver, queue)
             restorer = self._restorers[queue.keys.queue] = Restorer(self.driver, queue)
+            unholder = self._unholders[queue.keys.queue] = Unholder(self.driver, queue)
             reaper = Reaper(self.driver, self.config, queue, self.members, self._me)
-            self._services += [promoter, restorer, reaper, Maintainer(self.driver, self.config, queue)]
+            self._services += [promoter, restorer, unholder, reaper, Maintainer(self.driver, self.config, queue)]
             self._listen(queue)
         for service in self._services:
             service.outage = self._outage
@@ -99,6 +102,8 @@ class Keeper:
             self._restorers[name].nudge()
             for member in list(self.members.values()):
                 member.lane_returned(name, value)
+        elif event in ("pause", "resume"):
+            self._paused(queue, queue.paused | {value} if event == "pause" else queue.paused - {value})
         elif event == "due":
             self._promoters[name].nudge()
         elif event == "cancel":
@@ -108,16 +113,24 @@ class Keeper:
             for member in list(self.members.values()):
                 member.terminate_asked(name, [value])
 
+    def _paused(self, queue: QueueFacts, marks: set[str]) -> None:
+        is_told, queue.paused = marks == queue.paused, marks
+        for member in [] if is_told else list(self.members.values()):
+            member.paused_changed(queue.keys.queue, sorted(marks))
+        if queue.keys.queue in self._unholders:
+            self._unholders[queue.keys.queue].nudge()
+
     def _tell_lanes(self, queue: QueueFacts) -> None:
         for member in list(self.members.values()):
             member.lanes_changed(queue.keys.queue, queue.lanes, queue.fleet)
 
     async def _refresh(self, queue: QueueFacts) -> None:
         keys, since = queue.keys, queue.signals
-        lanes, returned, cancelled, fleet = await self.driver.run_all([
+        lanes, returned, cancelled, fleet, paused = await self.driver.run_all([
             plain("HKEYS", keys.lanes), plain("SMEMBERS", keys.returned), plain("HGETALL", keys.cancelled),
-            plain("HLEN", keys.consumers),
+            plain("HLEN", keys.consumers), plain("HKEYS", keys.paused),
         ])  # fmt: skip
+        self._paused(queue, {mark.decode(errors="replace") for mark in paused})
         queue.lanes = sorted({*(lane.decode() for lane in lanes), *queue.heard_since(since)})
         queue.fleet = fleet
         self._tell_lanes(queue)
@@ -147,6 +160,8 @@ class Keeper:
     def tell(self, member: Member) -> None:
         """Tell one member what there is, once it listens."""
         for queue in self.queues:
+            if queue.paused:  # first, or it would read what it sees
+                member.paused_changed(queue.keys.queue, sorted(queue.paused))
             member.lanes_changed(queue.keys.queue, queue.lanes, queue.fleet)
             for lane in queue.lanes:
                 member.lane_returned(queue.keys.queue, lane)

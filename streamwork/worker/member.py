@@ -29,6 +29,9 @@ class Member(Protocol):
     def lanes_changed(self, queue: str, lanes: list[str], fleet: int) -> None:
         """Hear which lanes a queue has, and how many consumers it has."""
 
+    def paused_changed(self, queue: str, marks: list[str]) -> None:
+        """Hear what of a queue is paused: ``queue``, ``task:…``, ``group:…``."""
+
     def lane_returned(self, queue: str, lane: str) -> None:
         """Hear that a lane holds entries to adopt."""
 
@@ -54,6 +57,7 @@ class QueueFacts:
         self.lanes: list[str] = []
         self.fleet = 0
         self.on_duty = False
+        self.paused: set[str] = set()
         self.signals = 0
         self._heard_at: dict[str, int] = {}
 

@@ -47,7 +47,7 @@ class Reclaimer:
         """
         for queue in queues:
             for lane in queue.lanes:
-                if lane.name not in queue.returned or lane.is_foreign:
+                if lane.name not in queue.returned or lane.is_foreign or queue.is_paused:
                     continue
                 await self._driver.connect()
                 server = self._driver.run_id

@@ -170,6 +170,10 @@ class Replica:
         """Pass on which lanes there are."""
         self.channel.send("lanes", queue, lanes, fleet)
 
+    def paused_changed(self, queue: str, marks: list[str]) -> None:
+        """Pass on what is paused."""
+        self.channel.send("paused", queue, marks)
+
     def lane_returned(self, queue: str, lane: str) -> None:
         """Pass on that a lane holds entries to adopt."""
         self.channel.send("returned", queue, lane)

@@ -109,6 +109,9 @@ class Runner:
                 run, "lost", Failure("Lost", f"its worker vanished {run.attempt.lost} times: {run.stop_reason}")
             )
             return False
+        if message.task in run.lane.queue.paused_tasks:
+            self.endings.hold(run)
+            return False
         run.task = self._tasks.get(message.task)
         if run.task is None:
             self.endings.unknown(run)

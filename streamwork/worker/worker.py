@@ -169,6 +169,13 @@ class Worker:
         self.consumer.use_bells = fleet >= self.config.worker.bell_fleet
         self._interrupt()
 
+    def paused_changed(self, queue: str, marks: list[str]) -> None:
+        """Hear what of a queue is not to be begun."""
+        side = self._by_name.get(queue)
+        if side is not None:
+            side.set_paused(marks)
+            self._interrupt()
+
     def lane_returned(self, queue: str, lane: str) -> None:
         """Hear that a lane holds entries to adopt."""
         side = self._by_name.get(queue)
@@ -293,9 +300,5 @@ class Worker:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is in hand, nothing waits to be written and the last read found nothing."""
-        return (
-            self._hand.count == 0
-            and self.settler.unsent == 0
-            and self.consumer.is_idle
-            and not self.consumer.reclaimer.suspects
-        )
+        is_free = not self._hand.count and not self.settler.unsent
+        return is_free and self.consumer.is_idle and not self.consumer.reclaimer.suspects

@@ -30,8 +30,8 @@ ENQUEUE: dict[str, Guard] = {
         "a number of unknown fate is not used for another chunk of a thread",
         (
             BROKER + "sync_sender.py",
-            "sender, self._sender = self._sender or Sender(self._config.max_lanes), None",
-            "sender = self._sender = self._sender or Sender(self._config.max_lanes)",
+            "sender, self._sender = self._sender or Sender(self._config.max_lanes, self._limits), None",
+            "sender = self._sender = self._sender or Sender(self._config.max_lanes, self._limits)",
         ),
     ),
     "unknown_number_on_a_loop": guard(
@@ -39,8 +39,8 @@ ENQUEUE: dict[str, Guard] = {
         "nor for another chunk of a loop",
         (
             BROKER + "async_sender.py",
-            "self._senders.pop(line, None) or Sender(self._config.max_lanes)",
-            "self._senders.setdefault(line, Sender(self._config.max_lanes))",
+            "self._senders.pop(line, None) or Sender(self._config.max_lanes, self._limits)",
+            "self._senders.setdefault(line, Sender(self._config.max_lanes, self._limits))",
         ),
     ),
     "resend_bound": guard(

@@ -204,6 +204,8 @@ class Channel:
             process.rename(*values)
         elif kind == "lanes":
             process.lanes_changed(*values)
+        elif kind == "paused":
+            process.paused_changed(*values)
         elif kind == "returned":
             process.lane_returned(*values)
         elif kind == "cancel":
@@ -261,6 +263,10 @@ class Member:
     def lanes_changed(self, queue, lanes, fleet):
         """Pass on which lanes there are."""
         self.channel.send("lanes", queue, list(lanes), fleet)
+
+    def paused_changed(self, queue, marks):
+        """Pass on what is paused."""
+        self.channel.send("paused", queue, list(marks))
 
     def lane_returned(self, queue, lane):
         """Pass on that a lane holds entries to adopt."""

@@ -6,14 +6,17 @@ import re
 
 import pytest
 
+from streamwork.broker.outgoing import Sender
 from streamwork.model.flow import NO_FLOW
 from streamwork.model.limits import Limit, Rate, Unique
+from streamwork.model.pausing import held_score
 from streamwork.store import healing, scripts
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
 from streamwork.store.keys import queues, spec_of
 from streamwork.store.limiting import Beginning, Limited, begin, submit
 from streamwork.store.looking import look
+from streamwork.store.pausing import pause, unhold
 from streamwork.store.scheduling import schedule
 from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.sync_driver import SyncDriver
@@ -73,6 +76,8 @@ def examples(keys):
         "schedule": (schedule(keys, "s", 1, [("id", "+5", b"r"), ("id2", "7", b"r")], 1), 0, 6),
         "submit": (submit(keys, ("s", 1, 1), lanes, [Limited(1, "id", "", b"1", b"", b"b")] * 2, 1, 64), 4, 2 + 12),
         "begin": (begin(keys, LANE, "w1", [Beginning("id", b"1-1", 1, b"1", b"b")] * 2), 0, 10),
+        "pause": (pause(keys, "queue", b"{}"), 0, 0),
+        "unhold": (unhold(keys, 5), 0, 0),
         "look": (look([plain("HGETALL", keys.added), plain("TIME"), plain("XINFO", "GROUPS", keys.lane(LANE))]), 2, 9),
     }
 
@@ -174,6 +179,14 @@ def walk_a_life(driver, keys):
     """Run every script on its ordinary way."""
     driver.run(schedule(keys, "later", 1, [("0" * 32, "+5000000", b"1:\n1,0,0,1,0\nx")], 60_000))
     driver.run(plain("DEL", keys.due, keys.due_body))
+    for known in (b"{}", b""):
+        driver.run(plain("ZADD", keys.due, held_score("other"), "0" * 32))
+        assert driver.run(pause(keys, "task:x", known))
+        assert driver.run(unhold(keys, 5)) == 1
+    driver.run(plain("DEL", keys.due))
+    for send in (outgoing(), outgoing()._replace(when="+5000000")):
+        driver.run(Sender(64, {"*": 9}).command(keys, [send], 1))
+    driver.run(plain("DEL", keys.due, keys.due_body, keys.lanes, keys.added, keys.lane(LANE), keys.bell(LANE)))
     driver.run(look([plain("HGETALL", keys.added), plain("TIME"), plain("XINFO", "GROUPS", keys.lane(LANE))]))
     for client in ("r", "q"):
         driver.run(scripts.watch(keys, client, 60_000))

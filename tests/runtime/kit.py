@@ -125,6 +125,9 @@ class FakeMember:
     def lanes_changed(self, queue, lanes, fleet):
         self.told.append(("lanes", queue, tuple(lanes), fleet))
 
+    def paused_changed(self, queue, marks):
+        self.told.append(("paused", queue, tuple(marks)))
+
     def lane_returned(self, queue, lane):
         self.told.append(("returned", queue, lane))
 

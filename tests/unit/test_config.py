@@ -179,3 +179,21 @@ def test_the_spans_of_liveness_keep_their_order(tmp_path):
         live = load({"liveness.ttl_s": ttl_s}, tmp_path, {}).config.liveness
         assert live.beat_s * 4 == pytest.approx(ttl_s)
         assert live.reap_s * 1000 + live.near_ms < live.pulse_ms <= live.ttl_ms - 2 * live.beat_s * 1000
+
+
+@pytest.mark.parametrize("given", [5, "5", "5,mail=7", ["5", "mail=7"], {"*": 5, "mail": 7}])
+def test_limits_of_backlogs_are_a_number_a_list_or_a_table(given, tmp_path):
+    found = load({"client.max_backlog": given}, tmp_path, {}).config.client.backlogs
+    assert found == ({"*": 5} if given in (5, "5") else {"*": 5, "mail": 7})
+
+
+def test_limits_of_backlogs_come_from_the_file_and_the_environment(tmp_path):
+    (tmp_path / "pyproject.toml").write_text("[tool.streamwork.client.max_backlog]\nmail = 7\n")
+    assert load(None, tmp_path, {}).config.client.backlogs == {"mail": 7}
+    assert load(None, tmp_path, {"STREAMWORK_CLIENT_MAX_BACKLOG": "9,x=0"}).config.client.backlogs == {"*": 9, "x": 0}
+
+
+@pytest.mark.parametrize("given", [-1, "many", "mail=", "m l=5", 1.5, ["mail=-1"], {"mail": None}, True, [5], "1_000"])
+def test_a_limit_that_is_no_whole_number_is_refused_by_name(given, tmp_path):
+    with pytest.raises(ConfigError, match="max_backlog"):
+        load({"client.max_backlog": given}, tmp_path, {})

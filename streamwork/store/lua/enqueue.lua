@@ -1,8 +1,12 @@
 -- Put a chunk of task messages on their lanes, once, however often the chunk is sent (rule 1).
--- KEYS  1 sender mark · 2 lanes · 3 added · 4 control · then per lane: stream, bell
+-- include: backlog
+-- KEYS  1 sender mark · 2 lanes · 3 added · 4 control · then per lane: stream, bell · with a limit: parked:body, settled,
+--       due
 -- ARGV  1 chunk number · 2 sender mark's life ms · 3 most lanes · 4 now ms · 5 number of lanes ·
---       then one lane name per lane · then per message: lane's position (1 …), body
--- Returns  the entry ids joined by "," · error ENQUEUE-GAP, ENQUEUE-LANES, ENQUEUE-TYPE (nothing was written)
+--       then one lane name per lane · then per message: lane's position (1 …), body ·
+--       with a limit: most in the backlog
+-- Returns  the entry ids joined by "," · error ENQUEUE-GAP, ENQUEUE-BACKLOG, ENQUEUE-LANES, ENQUEUE-TYPE (nothing was
+--       written)
 -- Atomic because  the chunk number and the entries must appear together, and a lane never without its group (rule 4).
 -- Cost  O(messages); five commands for one message, since each call from Lua costs as much as the XADD itself.
 -- The first write is an XADD or XGROUP CREATE, which maxmemory refuses whole (rule 3). A lane that is there has its
@@ -17,8 +21,14 @@ if mark then
   if number ~= last + 1 then return redis.error_reply('ENQUEUE-GAP chunk ' .. number .. ' after ' .. last) end
 end
 
+local last = #ARGV
+if #KEYS > 4 + 2 * lanes then
+  last = last - 1
+  local refusal = beyond(KEYS[3], (last - 5 - lanes) / 2)
+  if refusal then return refusal end
+end
 local ids, counts, made, lost = nil, {}, nil, {}
-if lanes == 1 and #ARGV == 8 then
+if lanes == 1 and last == 8 then
   -- The common case: one message. Answers false where the stream is missing, and an error where it is none.
   local id = call('XADD', KEYS[5], 'NOMKSTREAM', '*', 'd', ARGV[8])
   if id then ids, counts[1] = id, 1 end
@@ -51,7 +61,7 @@ if not ids then
     made = missing
   end
   local list, n = {}, 0
-  for a = 6 + lanes, #ARGV, 2 do
+  for a = 6 + lanes, last, 2 do
     local i = tonumber(ARGV[a])
     n = n + 1
     list[n] = call('XADD', KEYS[3 + 2 * i], '*', 'd', ARGV[a + 1])

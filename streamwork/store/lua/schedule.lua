@@ -1,7 +1,9 @@
 -- Put a chunk of task messages into due, once, however often the chunk is sent (rules 1, 26).
--- KEYS  1 sender mark · 2 due · 3 due:body · 4 control
--- ARGV  1 chunk number · 2 sender mark's life ms · then per message: id, when ("+ms" from now on, or ms since 1970), record
--- Returns  "" · error ENQUEUE-GAP, SCHEDULE-NUMBER, SCHEDULE-TYPE (nothing was written)
+-- include: backlog
+-- KEYS  1 sender mark · 2 due · 3 due:body · 4 control · with a limit: added, parked:body, settled, due
+-- ARGV  1 chunk number · 2 sender mark's life ms · then per message: id, when ("+ms" from now on, or ms since 1970), record ·
+--       with a limit: most in the backlog
+-- Returns  "" · error ENQUEUE-GAP, ENQUEUE-BACKLOG, SCHEDULE-NUMBER, SCHEDULE-TYPE (nothing was written)
 -- Atomic because  the chunk number and the messages must appear together, and each id with its body (I1).
 -- Cost  O(log due) per message. The first write is a ZADD, which maxmemory refuses whole (rule 3). "From now on" is by the
 -- server's clock, as promotion is, so a producer whose clock is wrong makes nothing early.
@@ -17,17 +19,23 @@ for n, kind in pairs({[2] = 'zset', [3] = 'hash'}) do
   local is = call('TYPE', KEYS[n]).ok
   if is ~= kind and is ~= 'none' then error('SCHEDULE-TYPE ' .. KEYS[n] .. ' is a ' .. is) end
 end
+local last = #ARGV
+if #KEYS > 4 then
+  last = last - 1
+  local refusal = beyond(KEYS[5], (last - 2) / 3)
+  if refusal then return refusal end
+end
 local t = call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local at, first = {}, nil
-for i = 3, #ARGV, 3 do
+for i = 3, last, 3 do
   local is_span = string.sub(ARGV[i + 1], 1, 1) == '+'
   local ms = tonumber(is_span and string.sub(ARGV[i + 1], 2) or ARGV[i + 1])
   if not ms or ms < 0 or ms > 9007199254740991 or ms ~= math.floor(ms) then error('SCHEDULE-NUMBER ' .. ARGV[i + 1]) end
   at[i] = is_span and now + ms or ms
   if not first or at[i] < first then first = at[i] end
 end
-for i = 3, #ARGV, 3 do
+for i = 3, last, 3 do
   call('ZADD', KEYS[2], string.format('%.0f', at[i]), ARGV[i])
   call('HSET', KEYS[3], ARGV[i], ARGV[i + 2])
 end

@@ -1,0 +1,119 @@
+"""Every reason why a task message is not running, with what to do about it: `handle.why()` and `awhy`."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from streamwork import Retry
+from streamwork.ids import new_task_id
+from streamwork.store.commands import plain
+from tests.apps import faults
+from tests.helpers import wait_until
+
+
+def codes(handle):
+    return [reason.code for reason in handle.why()]
+
+
+def until(handle, *expected):
+    wait_until(lambda: codes(handle) == list(expected), lambda: f"{expected}: {handle.why()}")
+    return handle.why()
+
+
+def test_nobody_is_there_then_nobody_offers_the_tags_then_it_ends(start, send):
+    handle = send(faults.backend_gpu, 1)
+    (reason,) = handle.why()
+    assert reason.code == "no_worker"
+    assert "no live worker reads queue default" in reason.text
+    assert "--tags backend,gpu" in reason.remedy
+    start(args=("--tags", "backend"))
+    (reason,) = until(handle, "no_tags")
+    assert "no live worker offers tags {backend, gpu}" in reason.text
+    start(args=("--tags", "backend,gpu"))
+    assert handle.result(timeout=10) == 1
+    (reason,) = handle.why()
+    assert reason.code == "ended"
+    assert reason.text.startswith("it is succeeded at 20")
+
+
+def test_all_slots_are_busy_with_so_many_ahead_and_who_has_them(start, send, app, notes):
+    start(slots=1)
+    held = send(faults.hold, notes.path, "held")
+    notes.until(1)
+    nothing = send.declared(faults.nothing)
+    before = app.enqueue_many([nothing.options(priority=priority).call() for priority in (9, 5, 5, 7)])
+    handle, last = send(faults.nothing, 1), send(faults.nothing, 2, priority=0)
+    app.enqueue_many([nothing.call(), nothing.options(priority=0).call()])
+    (reason,) = handle.why()
+    assert reason.code == "slots_busy"
+    assert reason.text == "all 1 slots of 1 worker processes that take it are busy, and 4 are ahead of it"
+    assert "--slots" in reason.remedy
+    assert "and 6 are ahead of it" in last.why()[0].text
+    (reason,) = held.why()
+    assert reason.code == "running"
+    assert re.search(r"run 1 is in the hands of worker .*:\d+\) since 20", reason.text)
+    notes.go()
+    for each in (*before, handle):
+        each.result(timeout=10)
+
+
+def test_it_is_due_or_to_be_tried_again_and_nobody_may_know_it(start, send, app):
+    due = send(faults.nothing, delay=3600)
+    assert codes(due) == ["due", "no_worker"]
+    start(slots=4)
+    (reason,) = until(due, "due")
+    assert reason.text.startswith("it is due at 20")
+    again = send(faults.unstorable, retry=Retry(max_attempts=3, base=600, jitter=False))
+    stranger = app.call("tests.nobody.knows").enqueue()
+    (reason,) = until(stranger, "unknown_task")
+    assert "knows task tests.nobody.knows" in reason.text
+    assert "declares it" in reason.remedy
+    assert again.wait(timeout=10)
+    (reason,) = again.why()
+    assert (reason.code, "it is dead" in reason.text) == ("ended", True)
+    assert "tasks show" in reason.remedy
+
+
+def test_a_retry_says_which_run_and_after_what(start, app):
+    @app.task(name="tests.apps.faults.wait", retry=Retry(max_attempts=3))
+    async def wait(seconds: float) -> None: ...
+
+    start(slots=4)
+    handle = wait.options(retry=Retry(max_attempts=3, base=600, jitter=False), timeout=0.05).enqueue(60)
+    (reason,) = until(handle, "retry")
+    assert re.match(r"run 2 is to begin at 20.* after TimeoutError: not ended within 0.05 s", reason.text)
+    app.pause(queue="default", reason="x")
+    until(handle, "queue_paused", "retry")
+    app.resume(queue="default")
+
+
+def test_a_paused_queue_and_task_are_both_said(send, app, driver, keys):
+    handle = send(faults.nothing)
+    app.pause(queue="default", reason="the night")
+    app.pause(task="tests.apps.faults.nothing", queue="default")
+    reasons = handle.why()
+    assert [reason.code for reason in reasons] == ["queue_paused", "task_paused", "no_worker"]
+    assert "queue default is paused (the night) since 20" in reasons[0].text
+    assert reasons[0].remedy == "streamwork resume --queue default"
+    assert asyncio.run(again(app, handle.id)) == [reason.code for reason in reasons]
+    app.resume(queue="default")
+    app.resume(task="tests.apps.faults.nothing")
+    assert handle.cancel() == "requested"
+    assert codes(handle) == ["cancel_requested", "no_worker"]
+    driver.run(plain("HDEL", keys.cancelled, handle.id))
+
+
+async def again(app, task_id):
+    return [reason.code for reason in await app.handle(task_id).awhy()]
+
+
+def test_what_is_cancelled_overdue_or_was_never_sent(send, app, driver, keys):
+    handle = send(faults.nothing, delay=3600)
+    assert handle.cancel() == "cancelled"
+    assert codes(handle) == ["ended"]
+    late = send(faults.nothing, delay=3600)
+    driver.run(plain("ZADD", keys.due, 1_000_000_000_000, late.id))
+    reasons = late.why()
+    assert [reason.code for reason in reasons] == ["due", "overdue", "no_worker"]
+    assert codes(app.handle(new_task_id())) == ["never_seen"]
