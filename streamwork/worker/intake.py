@@ -61,6 +61,13 @@ class Intake:
         else:
             self.executors.submit(run)
 
+    def begin(self, run: Run) -> None:
+        """Begin a delivery that Redis was asked about, unless it was cancelled or has expired meanwhile."""
+        if self.runner.admit(run):
+            self.executors.submit(run)
+        else:
+            self.freed(run)
+
     def cancelled(self, side: QueueSide | None, task_ids: list[str], *, terminate: bool = False) -> None:
         """Hear what is not to begin; what is in hand and has not begun ends, and where `terminate` what runs too."""
         if side is None:

@@ -137,7 +137,7 @@ class Worker:
         self.runner = intake.runner = Runner(self.app.tasks, self.table, self.settler.add, resources)
         self.runner.free_slots = lambda task_id: self._hand.free_for(task_id, worker.slots)
         self.executors = intake.executors = Executors(self.app, worker, self.runner, intake.rows, intake.freed)
-        intake.beginner = Beginner(self.driver, self.executors.submit, intake.dropped)
+        intake.beginner = Beginner(self.driver, intake.begin, intake.dropped)
         bounds = Bounds(worker, self._hand, self.settler, self.executors, 0 if self.is_guest else worker.max_tasks)
         self.consumer = intake.consumer = Consumer(
             self._name, self._queues, self._reading, self.driver, self.table, bounds.to_read, intake.accept

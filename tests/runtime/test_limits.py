@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from streamwork import Context, SoftTimeout
 from streamwork.wire.message import Options
 from streamwork.worker import slots as slots_room
+from streamwork.worker.drain import Hand
+from streamwork.worker.intake import Intake
 from tests.helpers import await_until, wait_until
 from tests.runtime.test_slots import run_with_slots, through
 from tests.runtime.test_threads import all_ended, ours, run_with_threads
@@ -222,6 +225,25 @@ def test_more_time_may_be_asked_for_from_a_thread_and_never_shortens_the_limit(b
 
     run_with_threads(bench, main)
     wait_until(lambda: not ours(), "the thread ended")
+
+
+def test_what_is_cancelled_while_redis_is_asked_whether_it_may_begin_does_not(bench):
+    @bench.app.task
+    async def body() -> None: ...
+
+    submitted = []
+    intake = Intake(Hand(), bench.table, 4, None)
+    intake.runner, intake.executors = (
+        bench.runner,
+        SimpleNamespace(submit=submitted.append, cancel_run=lambda *_, **__: None),
+    )
+    intake.consumer = SimpleNamespace(poke=lambda: None)
+    kept, dropped = bench.admitted(body), bench.admitted(body)
+    intake.cancelled(bench.queue, [dropped.message.id])
+    for run in (kept, dropped):
+        intake.begin(run)
+    assert submitted == [kept]
+    assert end_text(bench, dropped) == ("C", "cancelled")
 
 
 def test_outside_of_a_worker_there_is_nothing_to_extend():

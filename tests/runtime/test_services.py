@@ -353,6 +353,8 @@ def test_a_keeper_keeps_its_members_alive_and_tells_them_everything(driver, keys
             )
             driver.run(plain("XADD", keys.control, "*", "e", "cancel", "v", "some-id"))
             await await_until(lambda: ("cancel", "default", ("some-id",)) in member.told, "cancel")
+            driver.run(plain("XADD", keys.control, "*", "e", "terminate", "v", "some-id"))
+            await await_until(lambda: ("terminate", "default", ("some-id",)) in member.told, "terminate")
             seed(driver, keys, body_of("t", 2), lane="2:gpu", due_at_ms=1)
             driver.run(plain("XADD", keys.control, "*", "e", "due", "v", "1"))
             await await_until(lambda: driver.run(plain("ZCARD", keys.due)) == 0, "the promoter was woken")
@@ -362,6 +364,23 @@ def test_a_keeper_keeps_its_members_alive_and_tells_them_everything(driver, keys
         assert len(asyncio.all_tasks()) == 1
 
     asyncio.run(main())
+
+
+def test_who_comes_later_is_told_what_was_cancelled_before_and_which_runs_are_to_be_ended(driver, keys, connected):
+    member = FakeMember("member")
+    driver.run(plain("HSET", keys.cancelled, "marked", "me", "ended", "me terminate"))
+
+    async def main():
+        async with keeping(keys, connected) as keeper:
+            await keeper.add(member, b"{}")
+            cancelled = {one for kind, *rest in member.told if kind == "cancel" for one in rest[1]}
+            assert cancelled == {"marked", "ended"}
+            assert ("terminate", "default", ("ended",)) in member.told
+            assert ("terminate", "default", ("marked",)) not in member.told
+            await keeper.remove(member, mode="leave")
+
+    asyncio.run(main())
+    driver.run(plain("DEL", keys.cancelled))
 
 
 @pytest.mark.parametrize(("mode", "crashes"), [("dead", {"first": "1,0,boom"}), ("leave", {})])

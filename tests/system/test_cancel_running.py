@@ -89,7 +89,7 @@ def test_a_second_request_does_not_disturb_the_clean_up(start, send, notes, look
 
 def test_a_body_that_fails_in_its_clean_up_is_cancelled_all_the_same(start, send, notes, look):
     start(APP)
-    handle = send(limits.clean_up_badly, notes.path, "held")
+    handle = send(limits.clean_up_badly, notes.path, "held", retry=None)
     notes.until(1)
     handle.cancel(terminate=True)
     cancelled(handle, look)

@@ -439,7 +439,7 @@ def test_states_follow_a_message_and_cancel_ends_it_where_it_waits(app, look, se
         second = await never.aenqueue()
         assert await second.astate() == State.WAITING
         assert await second.acancel() == "requested"
-        assert await second.astate() == State.WAITING
+        assert await second.astate() == State.CANCELLING
         await await_until(lambda: second.id in embedded.worker._queues[0].cancelled, "the worker heard of it")
         go.set()
         with pytest.raises(TaskFailed) as caught:
