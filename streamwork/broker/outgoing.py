@@ -65,7 +65,7 @@ class Sender:
         number = self._numbers.get(keys.tag, 0) + 1
         most = self._limits.get(keys.queue, self._limits.get("*", 0)) if self._limits else 0
         if chunk[0].limits:
-            return self._submit(keys, number, chunk, now_ms)
+            return self._submit(keys, number, chunk, now_ms, most)
         if chunk[0].when:
             records = [(one.task_id, one.when, b"%b\n%b\n%b" % (one.lane.encode(), _NEW, one.body)) for one in chunk]
             return schedule(keys, self.id, number, records, scripts.SENDER_LIFE_MS, most)
@@ -76,7 +76,9 @@ class Sender:
             items.append(message.body)
         return scripts.enqueue(keys, self.id, number, list(lanes), items, now_ms, self.max_lanes, most)
 
-    def _submit(self, keys: QueueKeys, number: int, chunk: Sequence[Outgoing], now_ms: int) -> Command[list[str]]:
+    def _submit(
+        self, keys: QueueKeys, number: int, chunk: Sequence[Outgoing], now_ms: int, most: int
+    ) -> Command[list[str]]:
         lanes: dict[str, int] = {}
         messages = [
             Limited(
@@ -86,7 +88,7 @@ class Sender:
             for one in chunk
         ]  # fmt: skip
         sender = self.id, number, scripts.SENDER_LIFE_MS
-        return submit(keys, sender, list(lanes), messages, now_ms, self.max_lanes)
+        return submit(keys, sender, list(lanes), messages, now_ms, self.max_lanes, most)
 
     def sent(self, keys: QueueKeys) -> None:
         """Count the chunk as answered."""

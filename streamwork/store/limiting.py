@@ -34,7 +34,7 @@ class Limited(NamedTuple):
 
 def submit(
     keys: QueueKeys, sender: tuple[str, int, int], lanes: Sequence[str], messages: Sequence[Limited], now_ms: int,
-    most_lanes: int,
+    most_lanes: int, most: int = 0,
 ) -> Command[list[str]]:  # fmt: skip
     """Send one chunk; answers per message its entry, or what else came of it (see submit.lua).
 
@@ -45,6 +45,7 @@ def submit(
         messages: What is sent.
         now_ms: Kept as a new lane's creation time.
         most_lanes: Bound of lanes per queue.
+        most: Bound of the queue's backlog; 0 = none.
     """
     sender_id, number, life_ms = sender
     script_keys = [
@@ -54,6 +55,9 @@ def submit(
     for lane in lanes:
         script_keys += (keys.lane(lane), keys.bell(lane))
     items: list[Arg] = [part for message in messages for part in message]
+    if most:
+        script_keys += (keys.parked_body, keys.settled, keys.due)
+        items.append(most)
     return call_script(
         SUBMIT,
         script_keys,

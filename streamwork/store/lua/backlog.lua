@@ -3,7 +3,8 @@
 -- ARGV  the last: most task messages in the backlog
 -- Returns  nil where so many more fit, else error ENQUEUE-BACKLOG queue, backlog, limit
 -- Atomic because  what is counted and what is then added must be one step, or two senders take the same room.
--- Cost  O(lanes): whatever waits or runs is added and not settled, and what is scheduled is in due, what waits for a limit in parked:body.
+-- Cost  O(lanes): whatever waits or runs is added and not settled, what is scheduled is in due, and what waits for a limit
+-- in parked:body. A unique message that would come to nothing counts, too: that it does is known only behind this.
 -- An entry that is made by hand is not in added, and counts as one less once it is settled: never above what there is.
 local function beyond(added, more)
   local there = redis.call('ZCARD', KEYS[#KEYS]) + redis.call('HLEN', KEYS[#KEYS - 2])

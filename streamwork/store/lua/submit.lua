@@ -1,13 +1,16 @@
 -- Put a chunk of task messages with limits on their lanes, into a line or into due, once (rules 1, 4, 28).
 -- include: flow
+-- include: backlog
 -- KEYS  1 sender mark · 2 lanes · 3 added · 4 control · 5 cancelled · 6 due · 7 due:body · 8 moved · 9 flow · 10 permits ·
 --       11 parked · 12 parked:body · 13 ring · 14 rates · 15 starts · 16 wake · 17 flow:state · 18 unique · then per lane:
---       stream, bell
+--       stream, bell · with a limit: parked:body, settled, due
 -- ARGV  1 chunk number · 2 sender mark's life ms · 3 most lanes · 4 now ms · 5 number of lanes · lane names · then per
---       message: lane's position (1 …), id, when ("" now, "+ms" from now on, ms since 1970), attempt record, limits, body
+--       message: lane's position (1 …), id, when ("" now, "+ms" from now on, ms since 1970), attempt record, limits, body ·
+--       with a limit: most in the backlog
 -- Returns  per message, joined by ",": its entry · "" it waits in a line or in due · "=id" it is the one with that id, which
 --          has not ended · "!id" refused, since that one has not ended · behind "~" the id of one that it replaces, which is
---          marked as cancelled · error ENQUEUE-GAP, ENQUEUE-LANES, ENQUEUE-TYPE, SCHEDULE-NUMBER (nothing was written)
+--          marked as cancelled · error ENQUEUE-GAP, ENQUEUE-BACKLOG, ENQUEUE-LANES, ENQUEUE-TYPE, SCHEDULE-NUMBER
+--          (nothing was written)
 -- Atomic because  the chunk number, the messages and what they hold must appear together (I1).
 -- Cost  O(messages × limits × log members). The first write is one that maxmemory refuses whole (rule 3).
 local call, number, lanes = redis.call, tonumber(ARGV[1]), tonumber(ARGV[5])
@@ -17,6 +20,12 @@ if mark then
   local last = tonumber(string.sub(mark, 1, cut - 1))
   if last == number then return string.sub(mark, cut + 1) end
   if number ~= last + 1 then return redis.error_reply('ENQUEUE-GAP chunk ' .. number .. ' after ' .. last) end
+end
+local final = #ARGV
+if #KEYS > 18 + 2 * lanes then
+  final = final - 1
+  local refusal = beyond(KEYS[3], (final - 5 - lanes) / 6)
+  if refusal then return refusal end
 end
 local k = {
   added = KEYS[3], control = KEYS[4], due = KEYS[6], due_body = KEYS[7], moved = KEYS[8], flow = KEYS[9],
@@ -44,7 +53,7 @@ if call('HLEN', KEYS[2]) + new > tonumber(ARGV[3]) then return redis.error_reply
 local now = flow.now()
 local now_ms = math.floor(now / 1000)
 local at = {}
-for a = 6 + lanes, #ARGV, 6 do
+for a = 6 + lanes, final, 6 do
   local when = ARGV[a + 2]
   if when ~= '' then
     local is_span = string.sub(when, 1, 1) == '+'
@@ -100,7 +109,7 @@ local function enter(a, limits)
   return entry
 end
 
-for a = 6 + lanes, #ARGV, 6 do
+for a = 6 + lanes, final, 6 do
   local id, limits = ARGV[a + 1], cmsgpack.unpack(ARGV[a + 4])
   local answer, replaced
   for i = 1, #limits do
