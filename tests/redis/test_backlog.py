@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
+import msgspec
 import pytest
 
 from streamwork import QueueFull
@@ -60,6 +61,27 @@ def test_what_waits_runs_and_is_scheduled_counts_and_what_ended_does_not(driver,
     assert "nothing was sent" in str(full.value)
     assert dump(driver, namespace) == before
     assert len(driver.run(Sender(64, {"*": 4}).command(keys, [message], 1))) == 1
+
+
+def test_what_waits_for_a_limit_counts_and_what_has_limits_is_refused_too(driver, keys, namespace):
+    limits = msgspec.msgpack.encode([("c", "c:x", 1)])
+    sender = Sender(64, {"default": 3})
+    messages = [message._replace(limits=limits) for message in some(2)]
+    first, second = driver.run(sender.command(keys, messages, 1))
+    assert (bool(first), second) == (True, "")  # the second one waits in the line
+    sender.sent(keys)
+    one = [outgoing()._replace(limits=limits)]
+    with pytest.raises(QueueFull):
+        driver.run(sender.command(keys, one * 2, 1))
+    before = dump(driver, namespace)
+    with pytest.raises(QueueFull) as full:
+        driver.run(Sender(64, {"default": 2}).command(keys, one, 1))
+    assert (full.value.backlog, full.value.limit) == (2, 2)
+    assert dump(driver, namespace) == before
+    assert driver.run(sender.command(keys, one, 1)) == driver.run(sender.command(keys, one, 1)) == [""]
+    sender.sent(keys)
+    with pytest.raises(QueueFull):
+        driver.run(sender.command(keys, [outgoing()], 1))
 
 
 def test_a_queue_without_a_limit_is_not_counted(own, own_keys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import msgspec
 import pytest
 
 from streamwork.broker.outgoing import Sender
@@ -184,7 +185,8 @@ def walk_a_life(driver, keys):
         assert driver.run(pause(keys, "task:x", known))
         assert driver.run(unhold(keys, 5)) == 1
     driver.run(plain("DEL", keys.due))
-    for send in (outgoing(), outgoing()._replace(when="+5000000")):
+    limits = msgspec.msgpack.encode([("c", "c:x", 5)])
+    for send in (outgoing(), outgoing()._replace(when="+5000000"), outgoing()._replace(limits=limits)):
         driver.run(Sender(64, {"*": 9}).command(keys, [send], 1))
     driver.run(plain("DEL", keys.due, keys.due_body, keys.lanes, keys.added, keys.lane(LANE), keys.bell(LANE)))
     driver.run(look([plain("HGETALL", keys.added), plain("TIME"), plain("XINFO", "GROUPS", keys.lane(LANE))]))
