@@ -16,11 +16,13 @@ from streamwork.handle import Call, Handle, Switch
 from streamwork.inline import InlineSending
 from streamwork.model.lane import DEFAULT_PRIORITY
 from streamwork.model.resources import Lifespan, lifespan_of
+from streamwork.model.schedule import Schedule
 from streamwork.model.span import Seconds, seconds
 from streamwork.options import TASK_OPTIONS, TaskOptions, check_options, tags_of
 from streamwork.pausing import Pausing
 from streamwork.routes import Asked
 from streamwork.routing import Routing
+from streamwork.schedules import Planning
 from streamwork.store.endpoint import Endpoint
 from streamwork.store.keys import checked_name
 from streamwork.task import AsyncTask, SyncTask, Task, TaskDecorator, WithContext, WithoutContext
@@ -34,7 +36,7 @@ R = TypeVar("R")
 _unpack_anything = unpacker(Any)
 
 
-class Streamwork(Routing, Pausing):
+class Streamwork(Routing, Pausing, Planning):
     """An app.
 
     Args:
@@ -57,6 +59,7 @@ class Streamwork(Routing, Pausing):
         if url is not None:
             Endpoint(url)  # raises here for what is no URL, and connects to nothing
         self.tasks: dict[str, Task[..., Any]] = {}
+        self._planned: dict[tuple[str, str], Schedule] = {}
         self.lifespan_of: Lifespan[Any] | None = None
         self.connection = Connection(self.name, self.config)
         self.sending = Switch(self.connection)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, cast
 
 from streamwork.errors import ConfigError, UseAsync
@@ -40,6 +41,8 @@ class Context(Generic[R]):
         fence: Text that is unique to this delivery and changes with every other one: compare it in the store that the
             task writes to, and a zombie cannot overwrite.
         resources: What the app's lifespan yielded, as in ``Context[Pool]``; None without one, and in a direct call.
+        schedule: Name of the schedule that sent it; empty = none did.
+        scheduled_at: The instant that the schedule meant, in UTC; None = none sent it.
         lease_lost: Becomes True when another consumer was given this delivery: stop, nothing will be committed.
     """
 
@@ -53,6 +56,8 @@ class Context(Generic[R]):
         "lease_lost",
         "queue",
         "resources",
+        "schedule",
+        "scheduled_at",
         "task_id",
         "task_name",
     )
@@ -65,6 +70,8 @@ class Context(Generic[R]):
         self.attempt = 1
         self.crashes = 0
         self.fence = ""
+        self.schedule = ""
+        self.scheduled_at: datetime | None = None
         self.resources = cast(R, resources)
         self.lease_lost = False
         self.free_slots: Callable[[str], int] | None = None

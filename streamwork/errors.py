@@ -92,6 +92,12 @@ class TaskNotFound(TaskError):
     code = "task_not_found"
 
 
+class ScheduleNotFound(TaskError):
+    """There is no schedule of this name."""
+
+    code = "schedule_not_found"
+
+
 class DuplicateTaskName(TaskError):
     """Two functions were declared under one task name."""
 

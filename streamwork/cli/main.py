@@ -36,6 +36,8 @@ _COMMANDS = {
     "tasks": ("streamwork.cli.tasks", "tasks", "Look at one task message by its id, or cancel it."),
     "pause": ("streamwork.cli.pausing", "pause", "Let nothing of a queue, task or group begin."),
     "resume": ("streamwork.cli.pausing", "resume", "Let it go on."),
+    "schedules": ("streamwork.cli.schedules", "schedules", "What is sent when; change it while everything runs."),
+    "scheduler": ("streamwork.cli.scheduler", "scheduler", "Fire schedules and promote what is due; run no task."),
     "routes": ("streamwork.cli.routes", "routes", "Which rules say where calls go; try one out."),
     "doctor": ("streamwork.cli.doctor", "doctor", "Check Redis and the project; say what to do."),
     "config": ("streamwork.cli.settings", "config", "Every setting, its value and where it comes from."),

@@ -66,6 +66,8 @@ KEYS = (
     KeySpec(":starts", "zset", "limit, instant us, task id: starts in its span", "expires", "PX, the longest span"),
     KeySpec(":wake", "zset", "line → when it has room next, us", "message", "promote"),
     KeySpec(":flow:state", "hash", "arrivals, window and served: counters of flow.lua", "queue", ""),
+    KeySpec(":schedules", "hash", "name → schedule", "queue", "remove"),
+    KeySpec(":schedules:marks", "hash", "name → last decided occurrence ms, paused (rule 27)", "queue", "remove"),
     KeySpec(":journal", "stream", "what came of each message: field `j`", "queue", "trimmed by age"),
     KeySpec(":counts", "hash", "state → how many ended so, ever", "queue", ""),
     KeySpec(":sender:*", "string", "last chunk number and its reply (rule 1)", "expires", "PX 10 min"),
@@ -140,6 +142,8 @@ class QueueKeys:
         "result_prefix",
         "returned",
         "ring",
+        "schedule_marks",
+        "schedules",
         "settled",
         "starts",
         "suspects",
@@ -177,6 +181,8 @@ class QueueKeys:
         self.starts = tag + ":starts"
         self.wake = tag + ":wake"
         self.flow_state = tag + ":flow:state"
+        self.schedules = tag + ":schedules"
+        self.schedule_marks = tag + ":schedules:marks"
         self.journal = tag + ":journal"
         self.counts = tag + ":counts"
         self.consumers = tag + ":consumers"

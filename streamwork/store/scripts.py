@@ -11,6 +11,7 @@ from streamwork.store.keys import GROUP, QueueKeys
 from streamwork.store.limiting import BEGIN, SUBMIT
 from streamwork.store.looking import LOOK
 from streamwork.store.pausing import PAUSE, UNHOLD
+from streamwork.store.planning import FIRE, PLAN
 from streamwork.store.scheduling import SCHEDULE
 
 ENQUEUE = Script("enqueue")
@@ -28,7 +29,7 @@ WATCH = Script("watch")
 
 ALL_SCRIPTS = (
     ENQUEUE, SETTLE, PROMOTE, REGISTER, REVIVE, PULSE, TAKE, RELEASE, ADOPT, HEAL, RESTORE, DROP_CONSUMER, MAINTAIN,
-    CANCEL, WATCH, LOOK, SCHEDULE, SUBMIT, BEGIN, PAUSE, UNHOLD,
+    CANCEL, WATCH, LOOK, SCHEDULE, SUBMIT, BEGIN, PAUSE, UNHOLD, FIRE, PLAN,
 )  # fmt: skip
 
 # How the mark of a run that is to be ended goes on behind who asked.

@@ -139,7 +139,8 @@ class _Child:
         worker, channel = self._worker, self._channel
         if not worker.queues:
             return await _failed(channel, AppNotFound(f"app {worker.app.name!r} declares no task"))
-        channel.send("hello", worker.app.name, worker.queues, msgspec.to_builtins(worker.config))
+        settings, schedules = msgspec.to_builtins(worker.config), worker.app.declared_schedules()
+        channel.send("hello", worker.app.name, worker.queues, settings, schedules)
         while (message := await channel.receive()) is not None and message[0] not in ("go", "stop", "drain"):
             pass  # what comes before "go" is told again after it
         if message is None or message[0] != "go":

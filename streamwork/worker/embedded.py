@@ -115,6 +115,7 @@ class EmbeddedWorker:
             await self._keeper.stop()
             raise
         self._running = asyncio.create_task(self.worker.run(), name="streamwork-worker")
+        self._keeper.declare(self.app.declared_schedules())
         self.tell()
 
     def tell(self) -> None:

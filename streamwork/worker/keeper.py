@@ -21,6 +21,7 @@ from streamwork.worker.control import Control
 from streamwork.worker.healing import Restorer
 from streamwork.worker.liveness import Beat, Reaper
 from streamwork.worker.member import Member, QueueFacts
+from streamwork.worker.scheduler import Scheduler
 from streamwork.worker.unholder import Unholder
 from streamwork.worker.upkeep import Maintainer, Promoter
 
@@ -54,6 +55,7 @@ class Keeper:
         self._services: list[Service] = []
         self._promoters: dict[str, Promoter] = {}
         self._restorers: dict[str, Restorer] = {}
+        self._schedulers: dict[str, Scheduler] = {}
         self._unholders: dict[str, Unholder] = {}
         self._loops: list[asyncio.Task[None]] = []
         self._control_drivers: list[AsyncDriver] = []
@@ -69,7 +71,9 @@ class Keeper:
             restorer = self._restorers[queue.keys.queue] = Restorer(self.driver, queue)
             unholder = self._unholders[queue.keys.queue] = Unholder(self.driver, queue)
             reaper = Reaper(self.driver, self.config, queue, self.members, self._me)
-            self._services += [promoter, restorer, unholder, reaper, Maintainer(self.driver, self.config, queue)]
+            scheduler = self._schedulers[queue.keys.queue] = Scheduler(self.driver, queue)
+            maintainer = Maintainer(self.driver, self.config, queue)
+            self._services += [promoter, restorer, unholder, scheduler, reaper, maintainer]
             self._listen(queue)
         for service in self._services:
             service.outage = self._outage
@@ -104,6 +108,8 @@ class Keeper:
                 member.lane_returned(name, value)
         elif event in ("pause", "resume"):
             self._paused(queue, queue.paused | {value} if event == "pause" else queue.paused - {value})
+        elif event == "schedules":
+            self._schedulers[name].nudge()
         elif event == "due":
             self._promoters[name].nudge()
         elif event == "cancel":
@@ -143,7 +149,11 @@ class Keeper:
                 member.cancel_asked(keys.queue, [task_id.decode() for task_id in cancelled[::2]])
             if ended:
                 member.terminate_asked(keys.queue, ended)
-        for service in (self._promoters.get(keys.queue), self._restorers.get(keys.queue)):
+        for service in (
+            self._promoters.get(keys.queue),
+            self._restorers.get(keys.queue),
+            self._schedulers.get(keys.queue),
+        ):
             if service is not None:
                 service.nudge()
 
@@ -165,6 +175,11 @@ class Keeper:
             member.lanes_changed(queue.keys.queue, queue.lanes, queue.fleet)
             for lane in queue.lanes:
                 member.lane_returned(queue.keys.queue, lane)
+
+    def declare(self, schedules: dict[str, dict[str, bytes]]) -> None:
+        """Take over the schedules that an app declares: queue to name to record."""
+        for queue, scheduler in self._schedulers.items():
+            scheduler.declare(schedules.get(queue, {}))
 
     def promote(self, queue: str) -> None:
         """Let the promoter of a queue look now."""

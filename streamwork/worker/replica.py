@@ -41,6 +41,7 @@ class Replica:
         self.supervisor = supervisor
         self.number = number
         self.queues: list[str] = []
+        self.schedules: dict[str, dict[str, bytes]] = {}
         self.pid = 0
         self.taken = self.ended = self.in_hand = 0
         self.is_idle = False
@@ -124,9 +125,10 @@ class Replica:
         self.failure = StoreRejected(text) if kind == "store" else AppBroken(text)
         self.may_heal = kind != "config"
 
-    def introduced(self, queues: list[str], config: Config) -> None:
-        """Hear what its app reads and which settings count."""
+    def introduced(self, queues: list[str], config: Config, schedules: dict[str, dict[str, bytes]]) -> None:
+        """Hear what its app reads, which settings count, and what it declares."""
         self.queues = queues
+        self.schedules = schedules
         self.config = config
         self.table.slots = config.worker.slots
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from streamwork.broker.plans import planned
 from streamwork.clock import SYSTEM_CLOCK
 from streamwork.context import Context
 from streamwork.errors import StreamworkError, WireError
@@ -159,6 +160,8 @@ class Runner:
             context.fence = run.token
             context.free_slots = self.free_slots
             context.extend_by = partial(extend, run)
+            if message.options is not None and message.options.headers is not None:
+                context.schedule, context.scheduled_at = planned(message.options.headers)
         return context
 
     def timeout_s(self, run: Run) -> float | None:

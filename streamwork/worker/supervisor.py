@@ -150,10 +150,10 @@ class Supervisor:
         while (message := await replica.channel.receive()) is not None:
             kind, *values = message
             if kind == "hello":
-                namespace, queues, settings = values
+                namespace, queues, settings, schedules = values
                 replica.said_hello = True
                 address = Address(namespace, tuple(queues), msgspec.convert(settings, Config))
-                self._start(self._welcome(replica, address))
+                self._start(self._welcome(replica, address, schedules))
             elif kind == "ready":
                 self._on_ready(replica)
             elif kind == "stats":
@@ -169,8 +169,8 @@ class Supervisor:
                 replica.said_bye = True
                 self._spooled = self._spooled or values[0]
 
-    async def _welcome(self, replica: Replica, address: Address) -> None:
-        replica.introduced(list(address.queues), address.config)
+    async def _welcome(self, replica: Replica, address: Address, schedules: dict[str, dict[str, bytes]]) -> None:
+        replica.introduced(list(address.queues), address.config, schedules)
         self.config = address.config
         self._fill_up()  # the app's own settings may ask for more processes than the environment did, or for fewer
         is_registered = False
@@ -185,6 +185,7 @@ class Supervisor:
             return
         replica.go(replica.home.endpoint.url)
         replica.home.keeper.tell(replica)
+        replica.home.keeper.declare(replica.schedules)
 
     def _on_ready(self, replica: Replica) -> None:
         replica.is_ready = True

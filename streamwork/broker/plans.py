@@ -1,0 +1,158 @@
+"""The schedules of queues: a look at them, and the messages of their occurrences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import msgspec
+
+from streamwork.broker.steps import Steps, pairs
+from streamwork.errors import DecodeError
+from streamwork.ids import new_task_id
+from streamwork.model.calendar import Cron
+from streamwork.model.schedule import Schedule, decode_schedule
+from streamwork.store.commands import plain
+from streamwork.store.keys import QueueKeys
+from streamwork.store.planning import Fired, fire, plan, unique_name
+from streamwork.wire.message import FIRST_ATTEMPT, NO_OPTIONS, Options, encode_attempt, encode_message
+
+_NEW = encode_attempt(FIRST_ATTEMPT).encode()
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder().decode
+_options = msgspec.msgpack.Decoder(Options).decode
+# Headers of an occurrence's message.
+SCHEDULE, SCHEDULED_AT = "schedule", "scheduled_at_ms"
+
+
+class Stored(NamedTuple):
+    """A schedule as it is in Redis: name, record, last decided occurrence (ms), whether it is paused."""
+
+    name: str
+    record: bytes
+    mark_ms: int
+    is_paused: bool
+
+
+class ScheduleView(msgspec.Struct):
+    """A schedule, for people.
+
+    Attributes:
+        name, queue, task: What it is called, and what it sends where.
+        when: Its expression or interval.
+        tz: Its time zone; empty for an interval.
+        next_at_ms: When it comes next; None = it is paused, or cannot be read.
+        last_at_ms: The last occurrence that was decided, or since when it is there.
+        is_paused, is_declared: It rests; it stands in code.
+        missed, overlap: Its policies.
+        problem: Why it does not fire; empty = it does.
+    """
+
+    name: str
+    queue: str
+    task: str = ""
+    when: str = ""
+    tz: str = ""
+    next_at_ms: int | None = None
+    last_at_ms: int = 0
+    is_paused: bool = False
+    is_declared: bool = False
+    missed: str = ""
+    overlap: str = ""
+    problem: str = ""
+
+
+def schedules_of(keys: QueueKeys) -> Steps[tuple[list[Stored], int]]:
+    """Find the schedules of a queue, by name, and the server's time in ms."""
+    records, marks, (seconds, micros) = yield [
+        plain("HGETALL", keys.schedules), plain("HGETALL", keys.schedule_marks), plain("TIME")
+    ]  # fmt: skip
+    states = pairs(marks)
+    found: list[Stored] = []
+    for name, record in sorted(pairs(records).items()):
+        mark, _, state = bytes(states.get(name, b"")).partition(b" ")
+        is_known = mark.isdigit()
+        found.append(Stored(name.decode(errors="replace"), record, int(mark) if is_known else 0, state == b"p"))
+        if not is_known:
+            found.pop()  # its mark is lost: declared anew, or added again, it begins now
+    return found, int(seconds) * 1000 + int(micros) // 1000
+
+
+def occurrence(schedule: Schedule, at_ms: int) -> Fired:
+    """Return the message of an occurrence."""
+    task_id = new_task_id()
+    options = NO_OPTIONS if schedule.options is None else _options(schedule.options)
+    headers = {**(options.headers or {}), SCHEDULE: schedule.name, SCHEDULED_AT: str(at_ms)}
+    expiry_ms = None if schedule.expires_ms is None else at_ms + schedule.expires_ms
+    options = msgspec.structs.replace(options, headers=headers, expires_at_ms=expiry_ms or options.expires_at_ms)
+    body = encode_message(task_id, schedule.task, schedule.args, schedule.kwargs, options, None)
+    limits = schedule.limits
+    if schedule.overlap != "queue":
+        # Under this name it is free again once it has ended.
+        own = ("u", unique_name(schedule.name), "r", 0, 0)
+        limits = _pack([*(_unpack(limits) if limits else []), own])
+    return Fired(task_id, b"%b\n%b\n%b" % (schedule.lane.encode(), _NEW, body), limits)
+
+
+def planned(headers: Mapping[str, str]) -> tuple[str, datetime | None]:
+    """Return which schedule sent a message with these headers, and the instant it meant; empty and None = none did."""
+    at_ms = headers.get(SCHEDULED_AT, "")
+    return headers.get(SCHEDULE, ""), datetime.fromtimestamp(int(at_ms) / 1000, UTC) if at_ms.isdigit() else None
+
+
+def views(queues: Iterable[QueueKeys], tasks: Iterable[str] | None) -> Steps[list[ScheduleView]]:
+    """Look at the schedules of several queues.
+
+    Args:
+        queues: Which.
+        tasks: Names of the tasks that are declared; None = not known.
+    """
+    found: list[ScheduleView] = []
+    known = None if tasks is None else set(tasks)
+    for keys in queues:
+        stored, now_ms = yield from schedules_of(keys)
+        found += [_view(keys.queue, one, now_ms, known) for one in stored]
+    return found
+
+
+def _view(queue: str, one: Stored, now_ms: int, tasks: set[str] | None) -> ScheduleView:
+    view = ScheduleView(one.name, queue, last_at_ms=one.mark_ms, is_paused=one.is_paused)
+    try:
+        schedule = decode_schedule(one.record)
+    except DecodeError as error:
+        view.problem = str(error)
+        return view
+    calendar = schedule.calendar
+    view.task, view.is_declared = schedule.task, schedule.is_declared
+    view.missed, view.overlap = schedule.missed, schedule.overlap
+    if isinstance(calendar, Cron):
+        view.when, view.tz = calendar.expression, calendar.tz
+    else:
+        view.when = f"every {calendar.interval_ms / 1000:g} s"
+    try:
+        view.next_at_ms = None if one.is_paused else calendar.next_after(max(one.mark_ms, now_ms))
+    except Exception as error:  # noqa: BLE001 - such as a zone that this machine does not have
+        view.problem = f"its calendar cannot be read here: {error}"
+    if tasks is not None and schedule.task not in tasks:
+        view.problem = f"no task {schedule.task!r} in this app"
+    return view
+
+
+def change(queues: Iterable[QueueKeys], name: str, mode: str) -> Steps[str]:
+    """Pause, resume or remove a schedule wherever it is; answers ``done``, ``same`` or ``none``."""
+    answers = yield [plan(keys, name, mode) for keys in queues]
+    return next((str(answer) for answer in answers if answer != "none"), "none")
+
+
+def run_now(queues: Iterable[QueueKeys], name: str) -> Steps[str]:
+    """Send a schedule's message now, beside its plan; returns its task id and queue, empty = there is no such one."""
+    for keys in queues:
+        stored, now_ms = yield from schedules_of(keys)
+        for one in stored:
+            if one.name == name:
+                schedule = decode_schedule(one.record)
+                message = occurrence(schedule, now_ms)
+                (answer,) = yield [fire(keys, name, one.record, None, message, schedule.overlap)]
+                return message.task_id if answer == "fired" else str(answer)
+    return ""
