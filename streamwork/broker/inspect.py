@@ -24,11 +24,12 @@ def where_is(keys: QueueKeys, task_id: str, lane: str, entry: str) -> Steps[Stat
     Returns:
         The state; UNKNOWN where nothing is kept any more.
     """
-    result, due, dead, moved, mark, *place = yield [
+    result, due, dead, moved, parked, mark, *place = yield [
         plain("GET", keys.result(task_id)),
         plain("ZSCORE", keys.due, task_id),
         plain("ZSCORE", keys.dead, task_id),
         plain("HGET", keys.moved, task_id),
+        plain("HEXISTS", keys.parked_body, task_id),
         plain("HGET", keys.cancelled, task_id),
         *_look_at(keys, lane, entry),
     ]
@@ -40,6 +41,8 @@ def where_is(keys: QueueKeys, task_id: str, lane: str, entry: str) -> Steps[Stat
         return State.SCHEDULED.marked(*marks)
     if dead is not None:
         return State.DEAD
+    if parked:
+        return State.WAITING.marked(*marks)
     if moved is not None:  # a retry, or what was scheduled: the first entry is settled, or there was none
         lane, _, entry = moved.decode(errors="replace").partition("\n")
         place = yield _look_at(keys, lane, entry)

@@ -50,8 +50,7 @@ class TaskView(msgspec.Struct):
     """What is known of one task message; what is not is None or empty.
 
     Attributes:
-        id: Task id.
-        queue: Where it was found.
+        id, queue: Task id, and where it was found.
         state: Where it is in its life; ``unknown`` when its entry was settled and neither result nor journal is kept.
         task: Task name.
         args, kwargs: Arguments in their plain form; None = the body is not kept.
@@ -62,12 +61,11 @@ class TaskView(msgspec.Struct):
         crashes: Processes that died while it ran.
         run_at_ms: When it is due.
         consumer, worker: Who has it, and that consumer's registration.
-        result: What the task returned, in its plain form.
-        failure: Type name, message and traceback of what ended it.
+        result, failure: What it returned, in its plain form; type, message and traceback of what ended it.
         reason, died_at_ms: Why it is dead, and since when.
         cancel_asked, terminate_asked: It is marked as cancelled; a run that goes on is to be ended too.
         journal: What came of each delivery, oldest first.
-        is_held: It is set aside until its paused task is resumed.
+        is_held, parked_behind: It is set aside until its paused task is resumed; the limit that it waits for.
         is_whole: False when a bound was reached while looking, so that more may be there.
     """
 
@@ -93,6 +91,7 @@ class TaskView(msgspec.Struct):
     terminate_asked: bool = False
     journal: list[JournalRecord] = []
     is_held: bool = False
+    parked_behind: str = ""
     is_whole: bool = True
 
 
@@ -122,7 +121,7 @@ def _look_into(keys: QueueKeys, view: TaskView) -> Steps[bool]:
     found = any(part is not None for part in by_key)
     if due is not None:
         lane, record, body = due.split(b"\n", 2)
-        view.lane, view.state = lane.decode(), State.SCHEDULED
+        view.lane, view.state = lane.decode(), State.WAITING if view.parked_behind else State.SCHEDULED
         _read_attempt(view, decode_attempt(record))
         _read_body(view, body)
     if dead is not None:
@@ -144,12 +143,14 @@ def _by_key(keys: QueueKeys, view: TaskView) -> Steps[tuple[bytes | None, bytes 
     answers = yield at_once([
         plain("GET", keys.result(view.id)), plain("HGET", keys.due_body, view.id), plain("ZSCORE", keys.due, view.id),
         plain("HGET", keys.dead_body, view.id), plain("HGET", keys.moved, view.id),
-        plain("HGET", keys.cancelled, view.id),
+        plain("HGET", keys.cancelled, view.id), plain("HGET", keys.parked_body, view.id),
     ])  # fmt: skip
-    result, due, run_at, dead, moved, mark = answers[-1]
+    result, due, run_at, dead, moved, mark, parked = answers[-1]
     view.cancel_asked, view.terminate_asked = mark is not None, (mark or b"").endswith(TERMINATE)
     if run_at is not None:
         view.is_held, view.run_at_ms = (True, None) if is_held(float(run_at)) else (False, int(float(run_at)))
+    if due is None and parked is not None and parked.count(b"\n") >= 4:
+        view.parked_behind, due = parked.split(b"\n", 1)[0].decode(errors="replace"), parked.split(b"\n", 2)[2]
     return result, due, dead, moved
 
 

@@ -41,7 +41,7 @@ class QueueStats(msgspec.Struct, frozen=True):
 
     Attributes:
         queue: Its name.
-        waiting: Task messages that could run now.
+        waiting: Task messages that could run now, or when a limit has room for them.
         running: In the hands of a consumer.
         scheduled: Waiting for their time: retries, and what no worker knew.
         dead: Dead letters kept.
@@ -50,6 +50,7 @@ class QueueStats(msgspec.Struct, frozen=True):
         oldest_ms: How long the first undelivered one has waited; None = there is none.
         lanes: Lane by lane.
         in_hand: Consumer name to entries owned.
+        parked: Of those that wait, how many wait for a limit: they are on no lane.
         held: Set aside until a paused task is resumed; not among the scheduled.
         paused: What of it is paused: ``queue``, ``task:…``, ``group:…``.
     """
@@ -69,6 +70,7 @@ class QueueStats(msgspec.Struct, frozen=True):
     oldest_ms: int | None
     lanes: list[LaneStats]
     in_hand: dict[str, int]
+    parked: int = 0
     held: int = 0
     paused: list[str] = []
 
@@ -154,11 +156,12 @@ def queue_stats(keys: QueueKeys) -> Steps[QueueStats]:
     answers = yield at_once([
         plain("HGETALL", keys.added), plain("HGETALL", keys.settled), plain("HGETALL", keys.counts),
         plain("ZRANGE", keys.due, 0, 0, "WITHSCORES"), plain("ZCARD", keys.due), plain("ZCARD", keys.dead),
-        plain("ZCOUNT", keys.due, HELD_FROM, "+inf"), plain("HKEYS", keys.paused), plain("TIME"),
+        plain("ZCOUNT", keys.due, HELD_FROM, "+inf"), plain("HKEYS", keys.paused),
+        plain("HLEN", keys.parked_body), plain("TIME"),
         *(plain("XPENDING", stream, GROUP) for stream in streams),
         *(plain("XINFO", "GROUPS", stream) for stream in streams),
     ])  # fmt: skip
-    added, settled, counts, head, due, dead, held, paused, (now_s, _), *by_lane = answers[-1]
+    added, settled, counts, head, due, dead, held, paused, parked, (now_s, _), *by_lane = answers[-1]
     pending, groups = by_lane[: len(lanes)], by_lane[len(lanes) :]
     in_hand: dict[str, int] = {}
     stats = [
@@ -173,13 +176,15 @@ def queue_stats(keys: QueueKeys) -> Steps[QueueStats]:
     waited_ms = [int(now_s) * 1000 - int(rows[0][0].partition(b"-")[0]) for rows in oldest if rows]
     ended = {name: int(number) for name, number in texts(counts).items()}
     return QueueStats(
-        queue=keys.queue, waiting=sum(lane.waiting for lane in stats), running=sum(lane.running for lane in stats),
-        scheduled=due - held, dead=dead, succeeded=ended.get("succeeded", 0), skipped=ended.get("skipped", 0),
+        queue=keys.queue, waiting=sum(lane.waiting for lane in stats) + parked,
+        running=sum(lane.running for lane in stats), scheduled=due - held,
+        dead=dead, succeeded=ended.get("succeeded", 0), skipped=ended.get("skipped", 0),
         cancelled=ended.get("cancelled", 0), expired=ended.get("expired", 0),
         died=ended.get("dead", 0), retried=ended.get("retried", 0),
         next_at_ms=int(float(head[1])) if head and not is_held(float(head[1])) else None,
         oldest_ms=max(0, *waited_ms) if waited_ms else None,
-        lanes=stats, in_hand=in_hand, held=held, paused=sorted(mark.decode(errors="replace") for mark in paused),
+        lanes=stats, in_hand=in_hand, held=held, parked=parked,
+        paused=sorted(mark.decode(errors="replace") for mark in paused),
     )  # fmt: skip
 
 

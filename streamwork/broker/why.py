@@ -31,7 +31,8 @@ class Reason(msgspec.Struct, frozen=True):
     Attributes:
         code: ``never_seen``, ``gone``, ``ended``, ``cancel_requested``, ``running``, ``worker_silent``, ``due``,
             ``retry``, ``overdue``, ``unknown_task``, ``queue_paused``, ``task_paused``, ``no_worker``, ``no_tags``,
-            ``slots_busy`` or ``next``.
+            ``parked`` (behind a
+            limit), ``slots_busy`` or ``next``.
         text: The same, as a sentence.
         remedy: What to do; empty where there is nothing to do.
     """
@@ -67,6 +68,8 @@ def why(keys: Sequence[QueueKeys], task_id: str) -> Steps[list[Reason]]:
         return [*found, *(yield from _running(here, view))]
     seen = yield from overview(here.namespace, [each.queue for each in keys])
     found += yield from _paused(here, view)
+    if view.parked_behind:
+        return [*found, (yield from _parked(here, view)), *_without_worker(view, seen)]
     if view.state == State.SCHEDULED:
         return found if view.is_held else [*found, *_scheduled(view), *_without_worker(view, seen)]
     lacking = _without_worker(view, seen)
@@ -105,6 +108,24 @@ def _paused(keys: QueueKeys, view: TaskView) -> Steps[list[Reason]]:
         for each in found
         if each.mark in codes
     ]
+
+
+_LINES = {
+    "c": ("concurrency", "as many as may run at once do: it begins when one of them ends"),
+    "k": ("key", "the one before it has not ended: it begins when that does"),
+    "g": ("group", "its group, or the window of all groups, is full: it begins when its turn comes"),
+    "t": ("rate", "the rate is used up: it begins when there is a token for it"),
+    "w": ("rate", "the rate is used up: it begins when its window has room"),
+}
+
+
+def _parked(keys: QueueKeys, view: TaskView) -> Steps[Reason]:
+    kind, _, name = view.parked_behind.partition(":")
+    start, end = f"[{view.parked_behind}\0", f"({view.parked_behind}\1"
+    (count,) = yield [plain("ZLEXCOUNT", keys.parked, start, end)]
+    option, text = _LINES.get(kind, ("limit", "it has no room: it begins when there is some"))
+    text = f"it waits for its {option}= {name}, with {count - 1:,} others: {text}"
+    return Reason("parked", text, f"raise {option}=, if more may run" if option != "key" else "")
 
 
 def _scheduled(view: TaskView) -> list[Reason]:

@@ -34,7 +34,7 @@ _COMMANDS = {
     "queues": ("streamwork.cli.status", "queues", "How many task messages wait, run, are scheduled or dead."),
     "workers": ("streamwork.cli.status", "workers", "Which worker processes there are and what they hold."),
     "tasks": ("streamwork.cli.tasks", "tasks", "Look at one task message by its id, or cancel it."),
-    "pause": ("streamwork.cli.pausing", "pause", "Let nothing of a queue, task or group begin."),
+    "pause": ("streamwork.cli.pausing", "pause", "Let nothing of a queue or task begin."),
     "resume": ("streamwork.cli.pausing", "resume", "Let it go on."),
     "schedules": ("streamwork.cli.schedules", "schedules", "What is sent when; change it while everything runs."),
     "scheduler": ("streamwork.cli.scheduler", "scheduler", "Fire schedules and promote what is due; run no task."),

@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def _what_options(command: F) -> F:
     for option in (
-        click.option("--group", metavar="G", help="What is sent with this group; with --queue, on that queue only."),
+        click.option("--group", metavar="G", help="A group; the mark is kept and shown, and holds nothing back yet."),
         click.option("--task", metavar="NAME", help="A task; with --queue, on that queue only."),
         click.option("--queue", "-Q", metavar="Q", help="A whole queue."),
     ):
@@ -39,7 +39,7 @@ def _what_options(command: F) -> F:
 @click.option("--reason", default="", metavar="TEXT", help="Shown by status and doctor.")
 @place_options
 def pause(*, reason: str, **given: Any) -> None:
-    """Let nothing of a queue, a task or a group begin, until `streamwork resume`.
+    """Let nothing of a queue or a task begin, until `streamwork resume`.
 
     What runs goes on, and sending works. Workers hear of it at once, and those that start later, too. What waits for a
     paused queue stays where it is; what comes up of a paused task is set aside, which counts as no attempt.

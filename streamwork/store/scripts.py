@@ -46,15 +46,9 @@ def _texts(reply: bytes) -> list[str]:
 
 
 def enqueue(
-    keys: QueueKeys,
-    sender: str,
-    number: int,
-    lanes: Sequence[str],
-    items: Sequence[Arg],
-    now_ms: int,
-    most_lanes: int,
+    keys: QueueKeys, sender: str, number: int, lanes: Sequence[str], items: Sequence[Arg], now_ms: int, most_lanes: int,
     most: int = 0,
-) -> Command[list[str]]:
+) -> Command[list[str]]:  # fmt: skip
     """Put one chunk on its lanes; answers the entry ids in order.
 
     Args:

@@ -60,6 +60,7 @@ class Worker:
         self.config = config
         self.table = table
         self.tags = frozenset(config.worker.tags)
+        self._spool_folder = Path(config.folder) / "spool"
         self.unwritten = 0
         self.is_guest = False
         self.on_fenced: Callable[[], None] | None = None
@@ -78,10 +79,6 @@ class Worker:
         self._lifespan = Lifespan(app.lifespan_of, self.drain)
         self._loops: list[asyncio.Task[Any]] = []
         self._interrupts: set[asyncio.Task[Any]] = set()
-
-    @property
-    def _spool_folder(self) -> Path:
-        return Path(self.config.folder) / "spool"
 
     @property
     def queues(self) -> list[str]:
@@ -171,15 +168,13 @@ class Worker:
 
     def paused_changed(self, queue: str, marks: list[str]) -> None:
         """Hear what of a queue is not to be begun."""
-        side = self._by_name.get(queue)
-        if side is not None:
+        if (side := self._by_name.get(queue)) is not None:
             side.set_paused(marks)
             self._interrupt()
 
     def lane_returned(self, queue: str, lane: str) -> None:
         """Hear that a lane holds entries to adopt."""
-        side = self._by_name.get(queue)
-        if side is not None:
+        if (side := self._by_name.get(queue)) is not None:
             side.returned.add(lane)
             self._interrupt()
 

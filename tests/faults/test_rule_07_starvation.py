@@ -58,3 +58,11 @@ def test_a_starved_lane_takes_one_read_in_ten(connected, own, own_keys):
 def test_without_a_bound_it_takes_all(connected, own, own_keys):
     match, consumer = "more than one read in ten", without("upside_down_rarely")
     must_fail("upside_down_rarely", match, highest_leads, consumer, connected, own, own_keys)
+
+
+def test_once_it_starves_a_lane_is_served_within_ten_reads_each_time(connected, own, own_keys):
+    """Counted in reads, so that the speed of the machine says nothing: A16."""
+    levels = order_of(Consumer, connected, own, own_keys, 100, starve_ms=-2)
+    served = [at for at, level in enumerate(levels) if level == 0]
+    assert len(served) == 100
+    assert max(after - before for before, after in zip([0, *served], served, strict=False)) <= 10

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 
-from streamwork import Retry
+from streamwork import Limit, Retry
+from streamwork.broker.stats import overview
+from streamwork.broker.steps import ask
 from streamwork.ids import new_task_id
 from streamwork.store.commands import plain
 from tests.apps import faults
@@ -106,6 +108,32 @@ def test_a_paused_queue_and_task_are_both_said(send, app, driver, keys):
 
 async def again(app, task_id):
     return [reason.code for reason in await app.handle(task_id).awhy()]
+
+
+def test_what_waits_for_a_limit_says_for_which_and_has_the_state_of_what_waits(start, send, app, notes, driver):
+    start(slots=4)
+    held = send(faults.hold, notes.path, "held", concurrency=Limit(1, name="one"))
+    notes.until(1)
+    note = send.declared(faults.note)
+    waiting = [note.options(concurrency=Limit(1, name="one")).enqueue(notes.path, str(n)) for n in range(3)]
+    (reason,) = waiting[1].why()
+    assert reason.code == "parked"
+    assert reason.text.startswith("it waits for its concurrency= one, with 2 others: as many as may run at once do")
+    assert waiting[1].state() == app.handle(waiting[1].id).state() == "waiting"
+    assert not waiting[0].wait(timeout=5)  # a wait asks every two seconds whether anything is kept of it
+    (stats,) = ask(driver, overview(app.name, ["default"])).queues
+    assert (stats.waiting, stats.parked, stats.running) == (3, 3, 1)
+    assert waiting[2].cancel() == "cancelled"
+    (reason,) = waiting[1].why()
+    assert "with 1 others" in reason.text
+    app.pause(queue="default")
+    assert codes(waiting[1]) == ["queue_paused", "parked"]
+    app.resume(queue="default")
+    notes.go()
+    for handle in (held, *waiting[:2]):
+        handle.result(timeout=10)
+    keyed = [send(faults.nothing, key="k", delay=0.2) for _ in range(2)]
+    assert [handle.result(timeout=10) for handle in keyed] == [0, 0]
 
 
 def test_what_is_cancelled_overdue_or_was_never_sent(send, app, driver, keys):
