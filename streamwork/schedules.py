@@ -150,8 +150,8 @@ class Schedules:
         """Remove a schedule; see `remove`."""
         return self._changed(name, await self._app.connection.aask(self._changing(name, "remove")))
 
-    def run_now(self, name: str) -> str:
-        """Send its message now, beside its plan; returns the task id, or ``running`` where it may not overlap.
+    def run_now(self, name: str) -> str | None:
+        """Send its message now, beside its plan; returns the task id, None where its last run is not to be overlapped.
 
         Raises:
             ScheduleNotFound: There is none of that name.
@@ -159,7 +159,7 @@ class Schedules:
         refuse_on_loop("schedules.run_now", "schedules.arun_now")
         return self._ran(name, self._app.connection.ask(self._running(name)))
 
-    async def arun_now(self, name: str) -> str:
+    async def arun_now(self, name: str) -> str | None:
         """Send its message now; see `run_now`."""
         return self._ran(name, await self._app.connection.aask(self._running(name)))
 
@@ -196,9 +196,9 @@ class Schedules:
             raise ScheduleNotFound(f"app {self._app.name!r} has no schedule {name!r}: see `streamwork schedules list`")
         return answer == "done"
 
-    def _ran(self, name: str, answer: str) -> str:
-        self._changed(name, answer or "none")
-        return answer
+    def _ran(self, name: str, answer: str) -> str | None:
+        self._changed(name, "none" if answer in ("", "changed") else answer)
+        return None if answer == "running" else answer
 
 
 class Planning:

@@ -24,7 +24,7 @@ FLOORS: list[list[list[set[str]]]] = [
     [[{"broker"}, {"flow"}, {"coord"}, {"spool"}]],
     [
         [{"handle", "task", "routes", "routing", "options", "context", "middleware"}],
-        [{"app", "pausing", "connection", "links", "inline", "bulk", "guards", "taken", "waiting"}],
+        [{"app", "pausing", "schedules", "connection", "links", "inline", "bulk", "guards", "taken", "waiting"}],
         [{"workflow"}],
     ],
     [[{"worker"}, {"scheduler"}, {"scale"}, {"monitor"}]],

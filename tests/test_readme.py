@@ -140,7 +140,8 @@ def test_the_figures_are_those_of_the_settings():
 def test_every_command_and_option_that_is_named_exists():
     text = README.read_text()
     tasks = cli.get_command(click.Context(cli), "tasks")
-    commands = cli.get_command(click.Context(cli), "worker"), *tasks.commands.values()
+    schedules = cli.get_command(click.Context(cli), "schedules")
+    commands = cli.get_command(click.Context(cli), "worker"), *tasks.commands.values(), *schedules.commands.values()
     known = {option for command in commands for parameter in command.params for option in parameter.opts}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--help"}
     assert named
@@ -186,7 +187,7 @@ def test_what_is_not_there_yet_is_said_and_refused(file):
     @Streamwork("shop").task
     def task() -> None: ...
 
-    for option in ("unique", "key"):
+    for option in ("durability",):
         assert option in missing[0]
         with pytest.raises(ConfigError):
             task.options(**{option: 1})

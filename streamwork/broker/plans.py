@@ -27,7 +27,7 @@ SCHEDULE, SCHEDULED_AT = "schedule", "scheduled_at_ms"
 
 
 class Stored(NamedTuple):
-    """A schedule as it is in Redis: name, record, last decided occurrence (ms), whether it is paused."""
+    """A schedule as it is in Redis: name, record, last decided occurrence (ms, 0 = lost), whether it is paused."""
 
     name: str
     record: bytes
@@ -72,10 +72,7 @@ def schedules_of(keys: QueueKeys) -> Steps[tuple[list[Stored], int]]:
     found: list[Stored] = []
     for name, record in sorted(pairs(records).items()):
         mark, _, state = bytes(states.get(name, b"")).partition(b" ")
-        is_known = mark.isdigit()
-        found.append(Stored(name.decode(errors="replace"), record, int(mark) if is_known else 0, state == b"p"))
-        if not is_known:
-            found.pop()  # its mark is lost: declared anew, or added again, it begins now
+        found.append(Stored(name.decode(errors="replace"), record, int(mark) if mark.isdigit() else 0, state == b"p"))
     return found, int(seconds) * 1000 + int(micros) // 1000
 
 
@@ -134,6 +131,8 @@ def _view(queue: str, one: Stored, now_ms: int, tasks: set[str] | None) -> Sched
         view.next_at_ms = None if one.is_paused else calendar.next_after(max(one.mark_ms, now_ms))
     except Exception as error:  # noqa: BLE001 - such as a zone that this machine does not have
         view.problem = f"its calendar cannot be read here: {error}"
+    if not one.mark_ms:
+        view.problem = "its mark is lost: resume it, and it goes on from now"
     if tasks is not None and schedule.task not in tasks:
         view.problem = f"no task {schedule.task!r} in this app"
     return view
@@ -146,7 +145,7 @@ def change(queues: Iterable[QueueKeys], name: str, mode: str) -> Steps[str]:
 
 
 def run_now(queues: Iterable[QueueKeys], name: str) -> Steps[str]:
-    """Send a schedule's message now, beside its plan; returns its task id and queue, empty = there is no such one."""
+    """Send a schedule's message now, beside its plan; returns its task id, or fire.lua's answer; empty = none."""
     for keys in queues:
         stored, now_ms = yield from schedules_of(keys)
         for one in stored:

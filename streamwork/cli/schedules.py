@@ -116,11 +116,11 @@ def run_now(*, name: str, as_json: bool, **place: Any) -> None:
     with Session(**place) as session:
         app = session.app_if_any() or session.unbound()
         task_id = app.schedules.run_now(name)
-    is_sent = task_id != "running"
+    is_sent = task_id is not None
     if as_json:
-        print_json({"schedule": name, "id": task_id if is_sent else None, "sent": is_sent})
+        print_json({"schedule": name, "id": task_id, "sent": is_sent})
     else:
-        click.echo(task_id if is_sent else f"schedule {name}: its last run has not ended, and they may not overlap")
+        click.echo(task_id or f"schedule {name}: its last run has not ended, and they may not overlap")
     click.get_current_context().exit(0 if is_sent else 1)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import random
 
-from streamwork.broker.plans import occurrence, schedules_of
+from streamwork.broker.plans import Stored, occurrence, schedules_of
 from streamwork.broker.steps import aask
 from streamwork.errors import DecodeError
-from streamwork.model.schedule import Schedule, decode_schedule, due
+from streamwork.model.schedule import ON_TIME_MS, Schedule, decode_schedule, due
 from streamwork.service import Service
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.planning import Fired, fire, plan
@@ -50,12 +50,14 @@ class Scheduler(Service):
         stored, now_ms = await aask(self._driver, schedules_of(keys))
         wakes: list[int] = []
         for one in stored:
-            if one.name in self._declared and one.record != self._declared[one.name]:
-                continue  # another version's by now: that one fires it
-            schedule = self._read(one.name, one.record)
-            if schedule is None or one.is_paused or (schedule.is_declared and one.name not in self._declared):
+            schedule = self._mine(one, now_ms)
+            if schedule is None:
                 continue
-            decided = due(schedule, one.mark_ms, now_ms)
+            try:
+                decided = due(schedule, one.mark_ms, now_ms)
+            except Exception as error:  # noqa: BLE001 - such as a zone that this machine does not have
+                self._left_alone(one.name, error)
+                continue
             if decided.pass_over is not None:
                 await self._driver.run(fire(keys, one.name, one.record, decided.pass_over, Fired(), schedule.overlap))
             for at_ms in decided.fire:
@@ -64,6 +66,7 @@ class Scheduler(Service):
                 wakes.append(decided.next_ms)
         if any(name not in {one.name for one in stored} for name in self._declared):
             self._is_seeded = False  # FLUSHALL, or someone removed one that stands in code
+        if not self._is_seeded:
             return 1.0
         if not wakes:
             return self.interval_s
@@ -80,14 +83,37 @@ class Scheduler(Service):
         elif answer == "fired":
             logger.debug("schedule fired", extra=facts)
 
-    def _read(self, name: str, record: bytes) -> Schedule | None:
-        try:
-            return decode_schedule(record)
-        except DecodeError as error:
-            if name not in self._unreadable:
-                self._unreadable.add(name)
-                logger.warning(
-                    "a schedule cannot be read here, and is left alone",
-                    extra={"schedule": name, "queue": self._queue.keys.queue, "error": str(error)},
-                )
+    def _mine(self, one: Stored, now_ms: int) -> Schedule | None:
+        """Return a stored schedule if this process may fire it."""
+        if one.is_paused or not one.mark_ms:
             return None
+        try:
+            schedule = decode_schedule(one.record)
+        except DecodeError as error:
+            self._left_alone(one.name, error)
+            return None
+        declared = self._declared.get(one.name)
+        if schedule.is_declared and declared is None:
+            return None  # other code declares it, or did
+        if declared is not None and one.record != declared:
+            # Another version's by now, which fires it; where nobody does, that one is gone, and ours is stored anew.
+            self._is_seeded = self._is_seeded and now_ms - one.mark_ms < _abandoned_ms(schedule, one.mark_ms)
+            return None
+        return schedule
+
+    def _left_alone(self, name: str, error: Exception) -> None:
+        if name not in self._unreadable:
+            self._unreadable.add(name)
+            logger.warning(
+                "a schedule cannot be read here, and is left alone",
+                extra={"schedule": name, "queue": self._queue.keys.queue, "error": str(error)},
+            )
+
+
+def _abandoned_ms(schedule: Schedule, mark_ms: int) -> int:
+    """Return how old a mark is when nobody can be there that fires the schedule."""
+    try:
+        upcoming = schedule.calendar.next_after(mark_ms)
+    except Exception:  # noqa: BLE001 - who cannot read it cannot fire it
+        return 0
+    return ON_TIME_MS + (0 if upcoming is None else upcoming - mark_ms)

@@ -17,7 +17,7 @@ if mode == 'remove' then
   call('HDEL', KEYS[2], name)
 elseif mode == 'pause' or mode == 'resume' then
   if not record then return 'none' end
-  if (state == 'p') == (mode == 'pause') then return 'same' end
+  if mark and (state == 'p') == (mode == 'pause') then return 'same' end
   call('HSET', KEYS[2], name, mode == 'pause' and (mark or now) .. ' p' or now .. ' -')
 else
   if mode == 'add' and record then return record == ARGV[3] and 'same' or 'there' end
