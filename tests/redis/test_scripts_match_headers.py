@@ -15,7 +15,7 @@ from streamwork.store import healing, scripts
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
 from streamwork.store.keys import queues, spec_of
-from streamwork.store.limiting import Beginning, Limited, begin, submit
+from streamwork.store.limiting import Beginning, Limited, begin, submit, sweep
 from streamwork.store.looking import look
 from streamwork.store.pausing import pause, unhold
 from streamwork.store.scheduling import schedule
@@ -77,6 +77,7 @@ def examples(keys):
         "schedule": (schedule(keys, "s", 1, [("id", "+5", b"r"), ("id2", "7", b"r")], 1), 0, 6),
         "submit": (submit(keys, ("s", 1, 1), lanes, [Limited(1, "id", "", b"1", b"", b"b")] * 2, 1, 64), 4, 2 + 12),
         "begin": (begin(keys, LANE, "w1", [Beginning("id", b"1-1", 1, b"1", b"b")] * 2), 0, 10),
+        "sweep": (sweep(keys, "flow", ["a", "b"], LANE), 1, 2),
         "pause": (pause(keys, "queue", b"{}"), 0, 0),
         "unhold": (unhold(keys, 5), 0, 0),
         "look": (look([plain("HGETALL", keys.added), plain("TIME"), plain("XINFO", "GROUPS", keys.lane(LANE))]), 2, 9),
@@ -239,6 +240,8 @@ def walk_limits(driver, keys):
     driver.run(scripts.promote(keys, [LANE, HIGH], 10))
     for task_id, _ in sent:
         driver.run(scripts.cancel(keys, task_id, "me", b"c", 1, "r", lane=HIGH))
+    for what in ("flow", "permits", "unique", "rates"):
+        driver.run(sweep(keys, what, [sent[0][0], "c:t\0" + sent[0][0], "w:t"], LANE))
 
 
 def walk_kept(driver, keys):

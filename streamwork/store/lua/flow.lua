@@ -43,7 +43,7 @@ end
 -- Tokens that a bucket has now; what is reserved is still in it.
 local function tokens(k, limit, now)
   local kept = redis.call('HGET', k.rates, limit[2])
-  local had, at = string.match(kept or '', '^([%d.]+) (%d+)$')
+  local had, at = string.match(kept or '', '^([%d.]+) (%d+) ')
   if not had then return limit[4] end
   return math.min(limit[4], tonumber(had) + math.max(0, now - at) / limit[3])
 end
@@ -203,6 +203,11 @@ function flow.wake(k, line, now, most)
   redis.pcall('XADD', k.control, 'MAXLEN', '~', 1000, '*', 'e', 'due', 'v', '0')
 end
 
+-- Drop the starts that a sliding window remembers, once its span is over.
+function flow.forget_starts(k, name)
+  redis.call('ZREMRANGEBYLEX', k.starts, '[' .. name .. NUL, '(' .. name .. SOH)
+end
+
 -- Spend the tokens that were reserved for a message, which starts now, and free names that are unique until then.
 function flow.spend(k, id, limits, now)
   for i = 1, #limits do
@@ -211,11 +216,13 @@ function flow.spend(k, id, limits, now)
     if kind == 't' then
       local left = math.max(0, tokens(k, limit, now) - 1)
       local full_us = (limit[4] - left) * limit[3]
-      redis.call('HSET', k.rates, name, string.format('%.6f %.0f', left, now))
+      redis.call('HSET', k.rates, name, string.format('%.6f %.0f %.0f', left, now, now + full_us))
       expire_after(k.rates, full_us / 1000)
     elseif kind == 'w' then
       redis.call('ZADD', k.starts, 0, name .. NUL .. string.format('%016.0f', now) .. NUL .. id)
       expire_after(k.starts, limit[4] / 1000)
+      redis.call('HSET', k.rates, name, string.format('0 %.0f %.0f', now, now + limit[4]))
+      expire_after(k.rates, limit[4] / 1000)
     elseif kind == 'u' and limit[5] == 1 then
       local owner = redis.call('HGET', k.unique, name)
       if owner and string.match(owner, '^(%x+) 0$') == id then redis.call('HDEL', k.unique, name) end
