@@ -165,6 +165,16 @@ def signals(driver, keys):
     return [(fields[1].decode(), fields[3].decode()) for _, fields in rows]
 
 
+def mark_of(driver, keys, schedule):
+    """Return the watermark of a schedule as it is stored."""
+    return driver.run(plain("HGET", keys.schedule_marks, schedule)).decode()
+
+
+def set_mark(driver, keys, schedule, at_ms):
+    """Set the last occurrence that was decided of a schedule."""
+    driver.run(plain("HSET", keys.schedule_marks, schedule, f"{at_ms} -"))
+
+
 def owners(driver, keys, lane=LANE):
     """Return who has which entry, and how often it was delivered."""
     rows = driver.run(plain("XPENDING", keys.lane(lane), "workers", "-", "+", 10_000))

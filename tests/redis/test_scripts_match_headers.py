@@ -18,6 +18,7 @@ from streamwork.store.keys import queues, spec_of
 from streamwork.store.limiting import Beginning, Limited, begin, submit, sweep
 from streamwork.store.looking import look
 from streamwork.store.pausing import pause, unhold
+from streamwork.store.planning import Fired, fire, plan, unique_name
 from streamwork.store.scheduling import schedule
 from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.sync_driver import SyncDriver
@@ -80,6 +81,8 @@ def examples(keys):
         "sweep": (sweep(keys, "flow", ["a", "b"], LANE), 1, 2),
         "pause": (pause(keys, "queue", b"{}"), 0, 0),
         "unhold": (unhold(keys, 5), 0, 0),
+        "plan": (plan(keys, "nightly", "add", b"r"), 0, 0),
+        "fire": (fire(keys, "nightly", b"r", 1, Fired("id", b"1:\n1\nb"), "queue"), 0, 0),
         "look": (look([plain("HGETALL", keys.added), plain("TIME"), plain("XINFO", "GROUPS", keys.lane(LANE))]), 2, 9),
     }
 
@@ -173,6 +176,7 @@ def test_scripts_touch_only_keys_that_they_declare(own, own_keys, fenced):
     walk_a_life(fenced, keys)
     walk_faults(fenced, keys)
     walk_limits(fenced, keys)
+    walk_schedules(fenced, keys)
     assert denied(own) == []
     assert fenced.used == {script.name for script in ALL_SCRIPTS}
 
@@ -304,3 +308,19 @@ def walk_faults(driver, keys):
     driver.run(scripts.settle(keys, "w3", [end(keys, held[2], op) for op in ("S", "R", "D!")]))
     driver.run(healing.heal(keys, LANE, 1))
     driver.run(scripts.watch(keys, "r", 1000))
+
+
+def walk_schedules(driver, keys):
+    """Run what happens to a schedule, and all that it sends."""
+    for mode in ("declare", "add", "replace", "pause", "resume"):
+        driver.run(plan(keys, "nightly", mode, b"r"))
+    driver.run(plain("HSET", keys.schedule_marks, "nightly", "1000 -"))
+    one, two = "1" * 32, "2" * 32
+    message = lambda task_id: Fired(task_id, b"1:\n1,0,0,1,0\nx", msgspec.msgpack.encode([("u", "u", "r", 0, 0)]))
+    assert driver.run(fire(keys, "nightly", b"r", 2000, Fired(), "queue")) == "passed"
+    assert driver.run(fire(keys, "nightly", b"r", 3000, message(one), "skip")) == "fired"
+    driver.run(plain("HSET", keys.unique, unique_name("nightly"), f"{one} 0"))
+    assert driver.run(fire(keys, "nightly", b"r", 4000, message(two), "skip")) == "running"
+    assert driver.run(fire(keys, "nightly", b"r", 5000, message(two), "cancel-running")) == "fired"
+    assert driver.run(fire(keys, "nightly", b"r", None, message(one), "queue")) == "fired"
+    assert driver.run(plan(keys, "nightly", "remove")) == "done"
