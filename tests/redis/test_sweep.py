@@ -45,13 +45,13 @@ def test_what_waits_runs_or_is_due_keeps_what_it_holds(driver, keys):
     assert len(members(driver, keys)) == 1
 
 
-def test_the_duty_sets_the_window_and_finds_what_is_lost(server, driver, keys):
+def test_the_duty_sets_the_window_and_finds_what_is_lost(redis_url, driver, keys):
     (first, _), (second, _) = send(driver, keys, 2)
     driver.run(plain("DEL", keys.lane(LANE)))
     driver.run(plain("HSET", keys.consumers, "w1", '{"slots": 30}', "w2", '{"slots": 20}', "w3", "nonsense"))
 
     async def tick():
-        redis = AsyncDriver(Endpoint(server.url), ALL_SCRIPTS)
+        redis = AsyncDriver(Endpoint(redis_url), ALL_SCRIPTS)
         queue = QueueFacts(keys)
         service = Sweeper(redis, queue)
         assert await service.tick() == 1.0  # who is on duty is not known yet
