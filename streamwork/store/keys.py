@@ -197,7 +197,7 @@ class QueueKeys:
         """The keys of flow.lua that no script has for other reasons, in the order in which scripts declare them."""
         return (
             self.flow, self.permits, self.parked, self.parked_body, self.ring, self.rates, self.starts, self.wake,
-            self.flow_state, self.unique,
+            self.flow_state, self.unique, self.paused,
         )  # fmt: skip
 
     def lane(self, lane: str) -> str:

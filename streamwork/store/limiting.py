@@ -81,6 +81,7 @@ def begin(keys: QueueKeys, lane: str, consumer: str, deliveries: Sequence[Beginn
     """Say that deliveries of one lane start; answers 1 = it may, 0 = it waits again, -1 = it is not this consumer's."""
     script_keys = [
         keys.lane(lane), keys.added, keys.control, keys.due, keys.due_body, keys.moved, *keys.flow_keys, keys.settled,
+        keys.suspects, keys.kept,
     ]  # fmt: skip
     items: list[Arg] = [part for delivery in deliveries for part in delivery]
     return call_script(BEGIN, script_keys, (consumer, lane, *items), lambda reply: [int(one) for one in reply])

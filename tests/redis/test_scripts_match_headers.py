@@ -61,7 +61,7 @@ def examples(keys):
     settled = [end(keys, One, op, reply="r") for op in "SDR"]
     return {
         "enqueue": (scripts.enqueue(keys, "s", 1, lanes, [1, message.body, 2, message.body], 1, 64), 4, 6),
-        "settle": (scripts.settle(keys, "w1", settled), 1 + 1 + 3 + 1 + 1 + 10 + 2, 1 + 8 + 10 + 7),
+        "settle": (scripts.settle(keys, "w1", settled), 1 + 1 + 3 + 1 + 1 + 11 + 2, 1 + 8 + 10 + 7),
         "promote": (scripts.promote(keys, lanes, 5), 4, 2),
         "register": (scripts.register(keys, "w1", b"", 1), 0, 0),
         "revive": (scripts.revive(keys, "w1", 1), 0, 0),
