@@ -178,12 +178,14 @@ class Schedules:
         return (yield from views(queues, self._app.tasks))
 
     def _changing(self, name: str, mode: str) -> Steps[str]:
+        checked_name("schedule", name)
         queues = yield from self._queues()
-        return (yield from change(queues, checked_name("schedule", name), mode))
+        return (yield from change(queues, name, mode))
 
     def _running(self, name: str) -> Steps[str]:
+        checked_name("schedule", name)
         queues = yield from self._queues()
-        return (yield from run_now(queues, checked_name("schedule", name)))
+        return (yield from run_now(queues, name))
 
     @staticmethod
     def _added(name: str, answer: str) -> bool:
