@@ -159,9 +159,17 @@ class StoreError(StreamworkError):
 
 
 class StoreUnavailable(StoreError):
-    """Redis was not reached, or said that it cannot serve now; the command was not executed unless said otherwise."""
+    """Redis was not reached, or said that it cannot serve now.
+
+    Attributes:
+        maybe_executed: False when the request surely had no effect; True when it was sent and the answer is missing.
+    """
 
     code = "redis_unavailable"
+
+    def __init__(self, message: str, *, maybe_executed: bool = True) -> None:
+        super().__init__(message)
+        self.maybe_executed = maybe_executed
 
 
 class StoreRejected(StoreError):

@@ -102,7 +102,7 @@ class Patience:
             EnqueueUnknown: The time is up and it may have arrived.
         """
         is_full = isinstance(error, (StoreFull, QueueFull))
-        if not is_full and not self.in_doubt and getattr(error, "maybe_executed", True):
+        if isinstance(error, StoreUnavailable) and not self.in_doubt and error.maybe_executed:
             self.in_doubt = True
             self._unknown_s = min(self._unknown_s, now_s + MOST_IN_DOUBT_S)
         give_up_s = self._full_s if is_full else self._give_up_s

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 import redis
 
-from streamwork.errors import StoreError
+from streamwork.errors import StoreError, StoreUnavailable
 from streamwork.store.commands import RAISE, Command, Script, packed, plain
 from streamwork.store.endpoint import Endpoint, Greeting, greeting_commands
-from streamwork.store.failures import NoGroup, NoScript, Unavailable, is_reply, translated, unloaded
+from streamwork.store.failures import NoGroup, NoScript, is_reply, translated, unloaded
 
 T = TypeVar("T")
 
@@ -139,7 +139,7 @@ class AsyncDriver:
     async def _send(self, commands: Sequence[Command[Any]]) -> list[asyncio.Future[Any]]:
         connection = self._connection
         if connection is None:
-            raise Unavailable(f"lost Redis at {self.endpoint.where}", maybe_executed=False)
+            raise StoreUnavailable(f"lost Redis at {self.endpoint.where}", maybe_executed=False)
         data = packed(commands)  # first, because a request that cannot be packed may leave no place in the queue
         loop = asyncio.get_running_loop()
         by_s = loop.time() + self._deadline_s
@@ -179,7 +179,7 @@ class AsyncDriver:
                         raise
                     failure = translated(error, self.endpoint.where)
                     self._refuse(failure)
-                    if isinstance(failure, Unavailable) or not isinstance(error, redis.ResponseError):
+                    if isinstance(failure, StoreUnavailable) or not isinstance(error, redis.ResponseError):
                         self._lose(connection, error)
                         return
                 else:
@@ -219,7 +219,7 @@ class AsyncDriver:
             self._alarm = None
         for future, _ in failed:
             if not future.done():
-                failure = Unavailable(f"lost Redis at {self.endpoint.where} ({error})", maybe_executed=True)
+                failure = StoreUnavailable(f"lost Redis at {self.endpoint.where} ({error})", maybe_executed=True)
                 failure.__cause__ = error
                 future.set_exception(failure)
         if self._reader is not None and self._reader is not asyncio.current_task():

@@ -15,9 +15,9 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry as SyncRetry
 
-from streamwork.errors import ConfigError, EmbeddedError
+from streamwork.errors import ConfigError, EmbeddedError, StoreUnavailable
 from streamwork.store.commands import Command, Script, plain
-from streamwork.store.failures import Unavailable, is_reply
+from streamwork.store.failures import is_reply
 
 _UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
 
@@ -105,7 +105,7 @@ class Endpoint:
             try:
                 self._take(self._ensure())
             except EmbeddedError as failure:
-                raise Unavailable(str(failure), maybe_executed=False) from failure
+                raise StoreUnavailable(str(failure), maybe_executed=False) from failure
             finally:
                 self._ensured += 1
         return True
@@ -126,7 +126,7 @@ class Greeting:
     def __init__(self, where: str, info: bytes, client_id: int, role: list[Any]) -> None:
         if role and role[0] in (b"slave", b"replica"):
             master = f"{role[1].decode()}:{role[2]}"
-            raise Unavailable(
+            raise StoreUnavailable(
                 f"Redis at {where} is a replica of {master}: give the URL of the master", maybe_executed=False
             )
         facts = dict(line.partition(":")[::2] for line in info.decode().splitlines() if ":" in line)

@@ -42,18 +42,6 @@ class NotPermitted(StoreRejected):
     """The login, or this user's rights, are not enough now; nothing was executed."""
 
 
-class Unavailable(StoreUnavailable):
-    """Redis could not serve.
-
-    Attributes:
-        maybe_executed: False when the request surely had no effect; True when it was sent and the answer is missing.
-    """
-
-    def __init__(self, message: str, *, maybe_executed: bool) -> None:
-        super().__init__(message)
-        self.maybe_executed = maybe_executed
-
-
 def full_text(error: BaseException) -> str:
     """Return what the server said, with the code word that redis-py cuts off for classes it knows."""
     text, code = str(error), getattr(error, "status_code", None)
@@ -78,7 +66,9 @@ def translated(error: BaseException, where: str) -> StoreError:
         return NotPermitted(f"Redis at {where} refuses the login ({error}): check the user and password in the URL")
     if is_reply(error):
         return _from_reply(full_text(error), where)
-    return Unavailable(f"no Redis at {where} ({_reason(error)}): start it, or correct the URL", maybe_executed=False)
+    return StoreUnavailable(
+        f"no Redis at {where} ({_reason(error)}): start it, or correct the URL", maybe_executed=False
+    )
 
 
 def _from_reply(text: str, where: str) -> StoreError:
@@ -95,15 +85,15 @@ def _from_reply(text: str, where: str) -> StoreError:
         return QueueFull(beyond[1], int(beyond[2]), int(beyond[3]))
     not_now = _NOT_NOW_CODE.search(text)
     if not_now is not None:
-        return Unavailable(
+        return StoreUnavailable(
             f"Redis at {where} cannot serve now: {text.rstrip('.')}: {_NOT_NOW[not_now[1]]}", maybe_executed=False
         )
     return StoreRejected(f"Redis at {where} answered: {text}")
 
 
-def unloaded(where: str) -> Unavailable:
+def unloaded(where: str) -> StoreUnavailable:
     """Return the error for a script that was gone again as soon as it was loaded; it was not executed."""
-    return Unavailable(f"Redis at {where} forgets its scripts: who runs SCRIPT FLUSH there?", maybe_executed=False)
+    return StoreUnavailable(f"Redis at {where} forgets its scripts: who runs SCRIPT FLUSH there?", maybe_executed=False)
 
 
 def _reason(error: BaseException) -> str:

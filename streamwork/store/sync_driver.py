@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 import redis
 
-from streamwork.errors import StoreError, StoreRejected
+from streamwork.errors import StoreError, StoreRejected, StoreUnavailable
 from streamwork.store.commands import RAISE, Command, Script, packed, plain
 from streamwork.store.endpoint import Endpoint, Greeting, greeting_commands
-from streamwork.store.failures import NoGroup, NoScript, Unavailable, is_reply, translated, unloaded
+from streamwork.store.failures import NoGroup, NoScript, is_reply, translated, unloaded
 
 T = TypeVar("T")
 
@@ -143,7 +143,7 @@ class SyncDriver:
             link.send(data, len(commands))
         except (redis.RedisError, OSError) as error:
             self.drop()
-            raise Unavailable(
+            raise StoreUnavailable(
                 f"lost Redis at {self.endpoint.where} while sending ({error})", maybe_executed=True
             ) from error
         except BaseException:
@@ -166,11 +166,11 @@ class SyncDriver:
             where = self.endpoint.where
             if is_reply(error):
                 failure = translated(error, where)
-                if isinstance(failure, Unavailable) or not isinstance(error, redis.ResponseError):
+                if isinstance(failure, StoreUnavailable) or not isinstance(error, redis.ResponseError):
                     self.drop()
                 raise failure from error
             self.drop()
-            raise Unavailable(f"lost Redis at {where} ({error})", maybe_executed=True) from error
+            raise StoreUnavailable(f"lost Redis at {where} ({error})", maybe_executed=True) from error
         except BaseException:
             self.drop()
             raise
@@ -198,7 +198,7 @@ class SyncDriver:
         for _ in commands:
             try:
                 replies.append(self._receive())
-            except Unavailable:
+            except StoreUnavailable:
                 self.drop()  # the other answers would be taken for those of the next request
                 raise
             except StoreError as failure:

@@ -21,6 +21,7 @@ from streamwork.worker.control import Control
 from streamwork.worker.healing import Restorer
 from streamwork.worker.liveness import Beat, Reaper
 from streamwork.worker.member import Member, QueueFacts
+from streamwork.worker.pace import on_duty
 from streamwork.worker.scheduler import Scheduler
 from streamwork.worker.sweeper import Sweeper
 from streamwork.worker.unholder import Unholder
@@ -94,7 +95,7 @@ class Keeper:
             await self._refresh(queue)
 
         control = Control(driver, queue.keys, heard, refresh)
-        self._loops.append(asyncio.create_task(control.run(), name=f"streamwork-control {queue.keys.queue}"))
+        self._loops.append(asyncio.create_task(on_duty(control.run), name=f"streamwork-control {queue.keys.queue}"))
 
     def _heard(self, queue: QueueFacts, event: str, value: str) -> None:
         name = queue.keys.queue

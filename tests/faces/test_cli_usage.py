@@ -21,9 +21,9 @@ from streamwork.errors import (
     EnqueueUnknown,
     ResultTimeout,
     StoreRejected,
+    StoreUnavailable,
     TaskNotFound,
 )
-from streamwork.store.failures import Unavailable
 from tests.faces.conftest import one_line
 from tests.helpers import wait_until
 
@@ -127,7 +127,7 @@ def test_json_errors_are_one_object_on_standard_output(capsys):
         (ArgumentError("x"), 2),
         (StoreRejected("x"), 3),
         (EmbeddedError("x"), 3),
-        (Unavailable("x", maybe_executed=False), 3),
+        (StoreUnavailable("x", maybe_executed=False), 3),
         (EnqueueUnknown("x", []), 3),
         (ResultTimeout("x"), 1),
     ],

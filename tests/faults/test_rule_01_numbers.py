@@ -10,12 +10,11 @@ from contextlib import suppress
 from streamwork.broker import async_sender, resend, sync_sender
 from streamwork.broker.outgoing import Sender
 from streamwork.config import ClientConfig
-from streamwork.errors import EnqueueUnknown, StoreError
+from streamwork.errors import EnqueueUnknown, StoreError, StoreUnavailable
 from streamwork.store import scripts
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
-from streamwork.store.failures import Unavailable
 from streamwork.store.scripts import ALL_SCRIPTS, SENDER_LIFE_MS
 from streamwork.store.sync_driver import SyncDriver
 from streamwork.wire.message import decode_message
@@ -139,7 +138,7 @@ def test_without_that_the_next_message_of_the_loop_vanishes(server, own, own_key
 
 def gives_up(module, **settings):
     """The clock is the argument, so a whole outage passes at once."""
-    patience, error = module.Patience(ClientConfig(**settings), 0.0), Unavailable("no answer", maybe_executed=True)
+    patience, error = module.Patience(ClientConfig(**settings), 0.0), StoreUnavailable("no answer", maybe_executed=True)
     for second in range(SENDER_LIFE_MS // 1000):
         try:
             patience.pause_s(error, float(second), ["id"])

@@ -123,7 +123,7 @@ def test_what_was_not_executed_is_sent_again(server, own, own_keys, what):
 @pytest.mark.parametrize("what", FOR_NOW)
 def test_taken_for_a_refusal_it_is_given_up(server, own, own_keys, what, monkeypatch):
     module = module_without("streamwork.store.failures", "not_now")
-    for name in ("NoGroup", "NoScript", "NotPermitted", "Unavailable"):
+    for name in ("NoGroup", "NoScript", "NotPermitted", "StoreUnavailable"):
         setattr(module, name, getattr(failures, name))  # what the driver catches
     monkeypatch.setattr(failures, "_from_reply", module._from_reply)
     must_fail("not_now", FOR_NOW[what][1], FOR_NOW[what][0], server, own, own_keys)

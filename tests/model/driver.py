@@ -10,9 +10,9 @@ from collections import deque
 import hiredis
 import redis
 
-from streamwork.errors import StoreError
+from streamwork.errors import StoreError, StoreUnavailable
 from streamwork.store.commands import RAISE
-from streamwork.store.failures import NoGroup, Unavailable, translated
+from streamwork.store.failures import NoGroup, translated
 
 
 class Op:
@@ -115,7 +115,7 @@ class ModelDriver:
         self.is_blocked = self.is_connected = False
         if not self.is_orphan:
             for thread in waiting:
-                thread.throw(Unavailable("the model broke the connection", maybe_executed=True))
+                thread.throw(StoreUnavailable("the model broke the connection", maybe_executed=True))
 
     def is_late(self, now_ms):
         """Whether the oldest request waits for longer than its deadline."""

@@ -13,12 +13,12 @@ import warnings
 
 import pytest
 
-from streamwork.errors import StoreRejected
+from streamwork.errors import StoreRejected, StoreUnavailable
 from streamwork.store import healing, scripts
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
-from streamwork.store.failures import NoScript, Unavailable
+from streamwork.store.failures import NoScript
 from streamwork.store.scripts import ALL_SCRIPTS
 from tests.helpers import await_until, wait_until
 from tests.redis.kit import LANE, outgoing
@@ -166,7 +166,7 @@ def test_a_lost_connection_fails_all_in_flight_and_the_next_connects_anew(server
         failed = [answer for answer in answers if isinstance(answer, Exception)]
         assert failed
         assert all(
-            type(error) is Unavailable and error.maybe_executed and proxy.where in str(error) for error in failed
+            type(error) is StoreUnavailable and error.maybe_executed and proxy.where in str(error) for error in failed
         )
         assert [a for n, a in enumerate(answers) if not isinstance(a, Exception) and a != str(n)] == []
         assert await asyncio.gather(*(echo(driver, str(n)) for n in range(50))) == [str(n) for n in range(50)]
@@ -188,7 +188,7 @@ def test_random_cuts_and_cancels_never_mix_answers(server, proxy):
             done = await asyncio.gather(*(task for _, task in tasks), return_exceptions=True)
             for (text, _), answer in zip(tasks, done, strict=True):
                 good += answer == text
-                if not isinstance(answer, (asyncio.CancelledError, Unavailable)) and answer != text:
+                if not isinstance(answer, (asyncio.CancelledError, StoreUnavailable)) and answer != text:
                     wrong.append((text, answer))
         assert wrong == []
         assert good > 0
@@ -207,7 +207,7 @@ def test_a_killed_connection_and_a_restarted_server_are_found_again(server, own)
         own.close()
         await asyncio.to_thread(server.stop)
         await await_until(lambda: driver._connection is None, "the loss to be noticed")
-        with pytest.raises(Unavailable) as caught:
+        with pytest.raises(StoreUnavailable) as caught:
             await echo(driver, "down")
         assert not caught.value.maybe_executed
         await asyncio.to_thread(server.start)
@@ -227,7 +227,7 @@ def test_a_stopped_server_fails_everyone_at_the_deadline(server):
         finally:
             os.kill(server.pid, signal.SIGCONT)
         assert time.monotonic() - begun < 2
-        assert {type(answer) for answer in answers} == {Unavailable}
+        assert {type(answer) for answer in answers} == {StoreUnavailable}
         assert await echo(driver, "next") == "next"
 
     on_loop(server.url, body, deadline_s=0.3)
@@ -249,7 +249,7 @@ def test_the_oldest_in_flight_counts_for_the_deadline(server):
         await driver.connect()
         slow = asyncio.ensure_future(driver.run(plain("BLPOP", "nothing", 5)))
         begun = time.monotonic()
-        with pytest.raises(Unavailable):
+        with pytest.raises(StoreUnavailable):
             await slow
         assert time.monotonic() - begun < 2
 
@@ -263,7 +263,7 @@ def test_closing_fails_what_is_in_flight_and_gives_the_connection_back(own, serv
         waiting = asyncio.ensure_future(driver.run(plain("BLPOP", "nothing", 5)))
         await asyncio.sleep(0)
         await driver.close()
-        with pytest.raises(Unavailable):
+        with pytest.raises(StoreUnavailable):
             await waiting
         await driver.close()
         return number
@@ -357,7 +357,7 @@ def test_a_connection_that_closed_before_anybody_heard_of_it_is_lost_and_replace
         await asyncio.sleep(0)
         driver._connection._writer, before = closed, driver._connection._writer
         try:
-            with pytest.raises(Unavailable):
+            with pytest.raises(StoreUnavailable):
                 await driver.run(plain("PING"))
             assert await driver.run(plain("PING")) == b"PONG"
         finally:

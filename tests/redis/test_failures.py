@@ -18,7 +18,7 @@ from streamwork.store import scripts
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
-from streamwork.store.failures import NoGroup, NoScript, NotPermitted, Unavailable, translated
+from streamwork.store.failures import NoGroup, NoScript, NotPermitted, translated
 from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.sync_driver import SyncDriver
 from tests.helpers import wait_until
@@ -70,7 +70,7 @@ def failure(kind, url, *commands, **options):
 def test_nobody_listens(kind, server, proxy):
     proxy.close()
     error = failure(kind, proxy.url, plain("PING"))
-    assert type(error) is Unavailable
+    assert type(error) is StoreUnavailable
     assert isinstance(error, StoreUnavailable)
     assert not error.maybe_executed
     assert proxy.where in str(error)
@@ -81,14 +81,14 @@ def test_nobody_listens(kind, server, proxy):
 def test_the_socket_of_a_stopped_server(kind, server):
     server.stop()
     error = failure(kind, server.url, plain("PING"))
-    assert (type(error), error.maybe_executed) == (Unavailable, False)
+    assert (type(error), error.maybe_executed) == (StoreUnavailable, False)
     assert server.socket_path in str(error)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_host_that_does_not_exist(kind):
     error = failure(kind, "redis://no-such-host.invalid:7/0", plain("PING"))
-    assert (type(error), error.maybe_executed) == (Unavailable, False)
+    assert (type(error), error.maybe_executed) == (StoreUnavailable, False)
     assert "no-such-host.invalid:7" in str(error)
 
 
@@ -157,7 +157,7 @@ def test_a_script_that_is_flushed_as_soon_as_it_is_loaded_was_not_executed(kind,
     monkeypatch.setitem(globals(), "SyncDriver", Flushing)
     monkeypatch.setitem(globals(), "AsyncDriver", AsyncFlushing)
     error = failure(kind, own.endpoint.url, plain("PING"), an_enqueue(own_keys))
-    assert (type(error), error.maybe_executed) == (Unavailable, False)
+    assert (type(error), error.maybe_executed) == (StoreUnavailable, False)
     assert "SCRIPT FLUSH" in str(error)
 
 
@@ -165,7 +165,7 @@ def test_a_script_that_is_flushed_as_soon_as_it_is_loaded_was_not_executed(kind,
 def test_the_url_of_a_replica(kind, own, proxy):
     own.run(plain("REPLICAOF", "127.0.0.1", 1))
     error = failure(kind, proxy.url, plain("PING"))
-    assert (type(error), error.maybe_executed) == (Unavailable, False)
+    assert (type(error), error.maybe_executed) == (StoreUnavailable, False)
     assert f"{proxy.where} is a replica of 127.0.0.1:1: give the URL of the master" in str(error)
 
 
@@ -175,7 +175,7 @@ def test_a_master_that_becomes_a_replica(kind, own, own_keys, proxy):
         own.run(plain("REPLICAOF", "127.0.0.1", 1))
 
     error = failure(kind, proxy.url, plain("PING"), an_enqueue(own_keys), between=between)
-    assert (type(error), error.maybe_executed) == (Unavailable, False)
+    assert (type(error), error.maybe_executed) == (StoreUnavailable, False)
     assert f"{proxy.where} cannot serve now" in str(error)
     assert "give the URL of the master" in str(error)
 
@@ -184,7 +184,7 @@ def test_a_master_that_becomes_a_replica(kind, own, own_keys, proxy):
 def test_too_few_replicas(kind, own, own_keys, proxy):
     own.run(plain("CONFIG", "SET", "min-replicas-to-write", 1))
     error = failure(kind, proxy.url, plain("PING"), an_enqueue(own_keys))
-    assert (type(error), error.maybe_executed) == (Unavailable, False)
+    assert (type(error), error.maybe_executed) == (StoreUnavailable, False)
     assert f"{proxy.where} cannot serve now" in str(error)
     assert "min-replicas-to-write" in str(error)
 
@@ -199,7 +199,7 @@ def test_a_disk_that_cannot_be_written(kind, start_server, own_keys, tmp_path):
     own.run(plain("BGSAVE"))
     wait_until(lambda: b"rdb_last_bgsave_status:err" in own.run(plain("INFO", "persistence")), "the save to fail")
     error = failure(kind, proxy.url, plain("PING"), an_enqueue(own_keys))
-    assert (type(error), error.maybe_executed) == (Unavailable, False)
+    assert (type(error), error.maybe_executed) == (StoreUnavailable, False)
     assert f"{proxy.where} cannot serve now" in str(error)
     assert "see its log" in str(error)
     proxy.close()
@@ -236,7 +236,7 @@ def test_a_server_that_a_script_keeps_busy(kind, own, proxy, server):
     finally:
         raw(server, "SCRIPT KILL")
         thread.join()
-    assert (type(error), error.maybe_executed) == (Unavailable, False)
+    assert (type(error), error.maybe_executed) == (StoreUnavailable, False)
     assert f"{proxy.where} cannot serve now" in str(error)
     assert "runs too long" in str(error)
     assert len(caught) == 1
@@ -267,7 +267,7 @@ def test_a_server_that_loads_its_data(kind, start_server):
     server.start()  # on this thread: it dies with the thread that started it
     looking.join()
     (error,) = seen
-    assert (type(error), error.maybe_executed) == (Unavailable, False)
+    assert (type(error), error.maybe_executed) == (StoreUnavailable, False)
     assert f"{server.socket_path} cannot serve now: LOADING" in str(error)
     assert "wait until it is ready" in str(error)
     assert ask(kind, server.url, plain("DBSIZE")) == 12
@@ -276,7 +276,7 @@ def test_a_server_that_loads_its_data(kind, start_server):
 def not_ready(kind, url):
     try:
         ask(kind, url, plain("DBSIZE"))
-    except Unavailable as error:
+    except StoreUnavailable as error:
         return error if "LOADING" in str(error) else None
     raise AssertionError("it was ready before anyone could look")
 
@@ -296,7 +296,7 @@ def test_a_stopped_server_costs_the_deadline_and_no_more(kind, server, own, prox
     finally:
         os.kill(server.pid, signal.SIGCONT)
     assert 0.25 < time.monotonic() - begun < 3
-    assert (type(error), error.maybe_executed) == (Unavailable, True)
+    assert (type(error), error.maybe_executed) == (StoreUnavailable, True)
     assert f"lost Redis at {proxy.where}" in str(error)
 
 
@@ -347,7 +347,7 @@ CODES = [
 @pytest.mark.parametrize(("code", "text", "remedy"), CODES, ids=[row[0] for row in CODES])
 def test_every_code_that_means_not_now_is_sent_again(code, text, remedy):
     error = translated(redis.ResponseError(text), "h:1")
-    assert (type(error), error.maybe_executed) == (Unavailable, False)
+    assert (type(error), error.maybe_executed) == (StoreUnavailable, False)
     assert "h:1" in str(error)
     assert remedy in str(error)
 
@@ -358,7 +358,7 @@ def test_codes_that_the_redis_package_cuts_off_are_known_too(kind):
     parser = redis._parsers.base.BaseParser.parse_error
     error = parser(f"{words.get(kind, 'READONLY')} whatever it says")
     assert type(error).__name__ == kind
-    assert type(translated(error, "h:1")) is Unavailable
+    assert type(translated(error, "h:1")) is StoreUnavailable
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from streamwork.errors import EnqueueUnknown, StoreFull, StoreRejected, StoreUna
 from streamwork.store import scripts
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
-from streamwork.store.failures import Unavailable
 from streamwork.store.keys import QueueKeys
 from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.sync_driver import SyncDriver
@@ -578,9 +577,9 @@ def test_a_full_redis_refuses_all_in_one_call(own, server, own_keys):
 def test_what_may_have_arrived_is_tried_longer_than_what_surely_did_not():
     assert (ClientConfig().send_timeout_s < ClientConfig().resend_s, ClientConfig().resend_s) == (True, 60.0)
     config = ClientConfig(send_timeout_s=10.0, resend_s=60.0)
-    sent, unsent = Unavailable("lost", maybe_executed=True), Unavailable("away", maybe_executed=False)
+    sent, unsent = StoreUnavailable("lost", maybe_executed=True), StoreUnavailable("away", maybe_executed=False)
     assert Patience(config, 100.0).pause_s(unsent, 109.9, ["id"]) >= 0
-    with pytest.raises(Unavailable):
+    with pytest.raises(StoreUnavailable):
         Patience(config, 100.0).pause_s(unsent, 110.0, ["id"])
     patience = Patience(config, 100.0)
     assert patience.pause_s(sent, 101.0, ["id"]) >= 0

@@ -9,11 +9,11 @@ import time
 
 import pytest
 
-from streamwork.errors import StoreError, StoreRejected, UseAsync
+from streamwork.errors import StoreError, StoreRejected, StoreUnavailable, UseAsync
 from streamwork.store import healing, scripts
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
-from streamwork.store.failures import NoGroup, NoScript, Unavailable
+from streamwork.store.failures import NoGroup, NoScript
 from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.sync_driver import SyncDriver
 from tests.forked import in_child
@@ -130,7 +130,7 @@ def test_a_reset_in_the_middle_of_many_is_in_doubt_and_the_next_connects_anew(se
     driver = SyncDriver(Endpoint(proxy.url), ALL_SCRIPTS)
     before = client_id(driver)
     proxy.lose_reply(lambda request: request[0] == b"ECHO", 25)
-    with pytest.raises(Unavailable) as caught:
+    with pytest.raises(StoreUnavailable) as caught:
         driver.run_all(ECHOES)
     assert caught.value.maybe_executed
     assert proxy.where in str(caught.value)
@@ -144,7 +144,7 @@ def test_a_closed_server_is_found_again(server):
     first = driver.link().greeting.run_id
     server.stop()
     for _ in range(2):
-        with pytest.raises(Unavailable):
+        with pytest.raises(StoreUnavailable):
             driver.run(plain("PING"))
     server.start()
     assert driver.run(plain("PING")) == b"PONG"
@@ -157,7 +157,7 @@ def test_a_late_answer_is_not_taken_for_the_next_ones(server):
     driver.run(plain("PING"))
     os.kill(server.pid, signal.SIGSTOP)
     try:
-        with pytest.raises(Unavailable) as caught:
+        with pytest.raises(StoreUnavailable) as caught:
             driver.run(plain("ECHO", "late"))
     finally:
         os.kill(server.pid, signal.SIGCONT)
@@ -169,7 +169,7 @@ def test_a_late_answer_is_not_taken_for_the_next_ones(server):
 def test_a_single_command_may_wait_longer(server):
     driver = SyncDriver(Endpoint(server.url), ALL_SCRIPTS, deadline_s=0.05)
     assert driver.run(plain("BLPOP", "nothing", 0.3), timeout_s=5) is None
-    with pytest.raises(Unavailable):
+    with pytest.raises(StoreUnavailable):
         driver.run(plain("BLPOP", "nothing", 2))
     driver.close()
 

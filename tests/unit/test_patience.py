@@ -7,11 +7,10 @@ import pytest
 from streamwork.broker.resend import MOST_IN_DOUBT_S, Patience
 from streamwork.config import ClientConfig
 from streamwork.errors import EnqueueUnknown, StoreFull, StoreUnavailable
-from streamwork.store.failures import Unavailable
 
 CONFIG = ClientConfig(send_timeout_s=10.0, resend_s=60.0)
-FULL, AWAY = StoreFull("full"), Unavailable("away", maybe_executed=False)
-DOUBT = Unavailable("lost", maybe_executed=True)
+FULL, AWAY = StoreFull("full"), StoreUnavailable("away", maybe_executed=False)
+DOUBT = StoreUnavailable("lost", maybe_executed=True)
 
 
 def ends(wait_s, error, kind, *instants):
