@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from streamwork.errors import StoreError, StoreFull
-from streamwork.store.commands import plain
 from tests.helpers import state_of, wait_until
 from tests.redis.flowkit import Flow, c, g, k, t, u, w
 from tests.redis.kit import LANE, bell, dump, full, signals
@@ -108,9 +107,24 @@ def test_those_in_line_count_for_the_bound_of_the_backlog(flow):
     flow.chunk([flow.limited(c())], most=4)
 
 
-TYPED = (
-    "lanes cancelled due due_body moved flow permits parked parked_body ring rates starts wake flow_state unique lane"
-).split()  # fmt: skip
+TYPED = [
+    "lanes",
+    "cancelled",
+    "due",
+    "due_body",
+    "moved",
+    "flow",
+    "permits",
+    "parked",
+    "parked_body",
+    "ring",
+    "rates",
+    "starts",
+    "wake",
+    "flow_state",
+    "unique",
+    "lane",
+]
 
 
 @pytest.mark.parametrize("spoiled", TYPED)
@@ -237,7 +251,8 @@ def test_a_name_whose_owner_is_gone_is_free(flow, policy):
     flow.run("HSET", flow.keys.unique, "u:x", "0" * 32 + " 0", "u:y", "garbage")
     for name in ("u:x", "u:y"):
         (task_id,), (answer,) = flow.send(u(name, policy))
-        assert "-" in answer and "~" not in answer
+        assert "-" in answer
+        assert "~" not in answer
         assert flow.owner(name) == task_id
 
 
