@@ -160,6 +160,8 @@ class Unique:
             if self.until not in ("done", "start"):
                 raise ConfigError(f"Unique: until={self.until!r}: use 'done', 'start' or a span of time")
             return 0
+        if self.until is None:  # the type forbids it, and milliseconds() takes it for "no span"
+            raise ConfigError("Unique: until=None: use 'done', 'start' or a span of time")
         return milliseconds(self.until, "Unique: until")
 
     def limit(self, name: str) -> tuple[Any, ...]:
@@ -182,5 +184,5 @@ class Debounce:
 
     def __post_init__(self) -> None:
         checked_key("Debounce", self.key)
-        if not milliseconds(self.quiet, "Debounce: quiet"):
-            raise ConfigError("debounce=0: nothing would be held back; use None for none")
+        if self.quiet is None or not milliseconds(self.quiet, "Debounce: quiet"):
+            raise ConfigError(f"debounce={self.quiet!r}: nothing would be held back; leave the option out for none")

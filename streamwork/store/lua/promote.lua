@@ -6,7 +6,7 @@
 -- ARGV  1 most messages · 2 number of lanes · lane names
 -- Returns  {moved, when to look next in ms or -1, 1 if a lane was not among the declared ones}
 -- Atomic because  a message is either due or on its lane (I1); ZREM answering 1 is the right to add it.
--- Cost  O(log due) per message. First write ZREM, so it works at maxmemory (rule 3). Time is the server's: never early.
+-- Cost  O(log due) per message. First write ZREM, or PERSIST, so it works at maxmemory (rule 3). Time is the server's: never early.
 -- Types are looked at before the first ZREM; what can fail behind it puts the message back, or only tells of it.
 local call, pcall = redis.call, redis.pcall
 local function is(key, kind)
@@ -43,6 +43,8 @@ local function announce(i, lane)
 end
 
 local has_flow = flow.is_on(k)
+-- A permit or a line is asked for first, and a full Redis would refuse that: this write changes nothing.
+if has_flow then call('PERSIST', k.flow) end
 -- Answers whether a message with limits may go on; else it waits in a line from now on.
 local function may_go(id, lane, past, message)
   local limits, packed = flow.limits(k, id)

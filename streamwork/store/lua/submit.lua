@@ -63,6 +63,8 @@ for a = 6 + lanes, last, 6 do
   end
 end
 
+-- What a window forgets is no write that a full Redis refuses, and all behind it would be let through.
+call('HINCRBY', k.flow_state, 'arrivals', 0)
 for j = 1, #missing do
   local i = missing[j]
   local group = redis.pcall('XGROUP', 'CREATE', KEYS[18 + 2 * i], 'workers', '0', 'MKSTREAM')
