@@ -48,6 +48,24 @@ def test_each_occurrence_is_sent_once_while_one_of_three_dies(planned, app, driv
     assert scheduler.wait() == 0
 
 
+def test_three_that_make_up_for_many_at_one_time_send_each_once(planned, app, driver, keys, look, marked):
+    app.schedules.add("many", app.call(TICK, "x"), every=1, missed="all", elsewhere=True)
+    app.schedules.pause("many")
+    for command in ("worker", "worker", "scheduler"):
+        planned.start("one", command=command)
+    planned.until("one", 1)
+    before_ms = driver.server_ms() // SECOND_MS * SECOND_MS - 300 * SECOND_MS
+    set_mark(driver, keys, "many", before_ms)
+    driver.run(plain("XADD", keys.control, "*", "e", "schedules", "v", "many"))  # all of them begin now
+    wait_until(lambda: marked("many") >= before_ms + 300 * SECOND_MS, "all are decided", 30)
+    for schedule in ("one", "many"):
+        app.schedules.pause(schedule)
+    wait_until(lambda: look().backlog == 0, lambda: f"all that was sent has run: {look()}", 60)
+    ran = planned.occurrences("many")
+    assert ran == list(range(before_ms + SECOND_MS, marked("many") + 1, SECOND_MS))
+    assert sent(driver, keys) == len(ran) + len(planned.occurrences("one")), "an occurrence was sent twice"
+
+
 def test_a_scheduler_alone_sends_and_a_worker_runs_it_later(planned, look):
     scheduler = planned.start("one", command="scheduler")
     wait_until(lambda: len(look().lanes.get("1:", [])) >= 3, "three are sent")
