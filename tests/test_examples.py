@@ -39,6 +39,12 @@ PRINTED = {
     ],
     # One page after the other would take 20 s.
     "fan_out.py": [r"100 of 100 pages, 100,000 bytes", r"[0-9]\.\d s"],
+    "nightly.py": [
+        *[r"beat of \d\d:\d\d:\d\d"] * 3,
+        r"clean: 30 2 \* \* \* Europe/Paris",
+        r"nightly\.beat: every 1 s",
+        r"nothing is older than 30 days",
+    ],
     "process_executor.py": [
         r"primes: \[4, 168, 78498\]",
         r"killed: TimeoutError: .*",
