@@ -29,7 +29,7 @@ def sent(driver, keys):
 
 
 def test_each_occurrence_is_sent_once_while_one_of_three_dies(planned, app, driver, keys, look, marked):
-    """G1: two workers and a scheduler; one worker loses its power."""
+    """Two workers and a scheduler; one worker loses its power."""
     victim, _, scheduler = planned.start("one"), planned.start("one"), planned.start("one", command="scheduler")
     planned.until("one", 2)
     victim.kill()
