@@ -49,5 +49,11 @@ async def hold(text: str, ctx: Context) -> None:
         raise
 
 
+@app.task(retry=None)
+async def fail(text: str, ctx: Context) -> None:
+    _note(text, ctx)
+    raise ValueError(text)
+
+
 for _name in os.environ.get("STREAMWORK_TEST_SCHEDULES", "").split():
     app.every(1, name=_name, args=(_name,), missed="all")(tick)

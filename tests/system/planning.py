@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tests.helpers import wait_until
 
 APP = "tests.apps.planned:app"
-TICK, HOLD = "tests.apps.planned.tick", "tests.apps.planned.hold"
+TICK, HOLD, FAIL = "tests.apps.planned.tick", "tests.apps.planned.hold", "tests.apps.planned.fail"
 SECOND_MS = 1000
 
 

@@ -9,7 +9,7 @@ from streamwork.store.commands import plain
 from tests.helpers import wait_until
 from tests.redis.kit import mark_of, set_mark
 from tests.system.kit import successes
-from tests.system.planning import HOLD, SECOND_MS, TICK
+from tests.system.planning import FAIL, HOLD, SECOND_MS, TICK
 
 
 @pytest.fixture
@@ -189,3 +189,18 @@ def test_one_that_cancels_the_one_before(planned, app, look):
     assert [ends[task_id] for task_id in old] == ["cancelled"] * len(old)
     assert ends[last] == "succeeded"
     assert {run.id for run in planned.ran() if run.text == "cancelled"} == set(old)
+
+
+def test_whatever_its_end_the_next_one_is_not_held_up(planned, app, look, driver, keys):
+    app.schedules.add("alone", app.call(TICK, "x"), cron="0 0 29 2 *", overlap="skip", elsewhere=True)
+    task_id = app.schedules.run_now("alone")
+    assert app.schedules.run_now("alone") is None
+    assert app.handle(task_id).cancel() == "cancelled"
+    assert app.schedules.run_now("alone") not in (None, task_id)
+    planned.start()
+    app.schedules.add("fails", app.call(FAIL, "x"), every=1, overlap="skip", elsewhere=True)
+    planned.until("fails", 2)
+    app.schedules.pause("fails")
+    wait_until(lambda: look().backlog == 0, "all have ended", 20)
+    assert driver.run(plain("EXISTS", keys.flow, keys.unique)) == 0
+    assert look().counts["dead"] == len(planned.occurrences("fails"))
