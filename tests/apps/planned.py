@@ -55,5 +55,6 @@ async def fail(text: str, ctx: Context) -> None:
     raise ValueError(text)
 
 
-for _name in os.environ.get("STREAMWORK_TEST_SCHEDULES", "").split():
-    app.every(1, name=_name, args=(_name,), missed="all")(tick)
+for _item in os.environ.get("STREAMWORK_TEST_SCHEDULES", "").split():
+    _name, _, _text = _item.partition(":")
+    app.every(1, name=_name, args=(_text or _name,), missed="all")(tick)

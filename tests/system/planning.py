@@ -32,7 +32,7 @@ class Planned:
         path.touch()
 
     def start(self, *declared, **options):
-        """Start a process whose code declares schedules of these names, every second each, all made up for."""
+        """Start a process whose code declares schedules, ``name`` or ``name:text``, every second, all made up for."""
         environ = {"STREAMWORK_TEST_NOTES": str(self.path), "STREAMWORK_TEST_SCHEDULES": " ".join(declared)}
         return self._start(APP, environ=environ, **options)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from streamwork.errors import ScheduleNotFound
+from streamwork.model.limits import Limit
 from streamwork.store.commands import plain
+from tests.apps import planned as tasks
 from tests.helpers import wait_until
 from tests.redis.kit import mark_of, set_mark
 from tests.system.kit import successes
@@ -26,6 +28,11 @@ def every_second(instants):
 def sent(driver, keys):
     """Return how many messages the queue has had."""
     return sum(int(value) for value in driver.run(plain("HVALS", keys.added)))
+
+
+def nudge(driver, keys):
+    """Let all schedulers look at once."""
+    driver.run(plain("XADD", keys.control, "*", "e", "schedules", "v", ""))
 
 
 def test_each_occurrence_is_sent_once_while_one_of_three_dies(planned, app, driver, keys, look, marked):
@@ -56,7 +63,7 @@ def test_three_that_make_up_for_many_at_one_time_send_each_once(planned, app, dr
     planned.until("one", 1)
     before_ms = driver.server_ms() // SECOND_MS * SECOND_MS - 300 * SECOND_MS
     set_mark(driver, keys, "many", before_ms)
-    driver.run(plain("XADD", keys.control, "*", "e", "schedules", "v", "many"))  # all of them begin now
+    nudge(driver, keys)  # all of them begin now
     wait_until(lambda: marked("many") >= before_ms + 300 * SECOND_MS, "all are decided", 30)
     for schedule in ("one", "many"):
         app.schedules.pause(schedule)
@@ -141,6 +148,36 @@ def test_what_code_declares_no_more_does_not_fire(planned, app, marked, driver):
     assert marked("gone") == rests_at
     assert [view.name for view in app.schedules.list()] == ["gone", "kept"]
     wait_until(lambda: every_second(planned.occurrences("kept")), "all of the other, also those in between", 20)
+
+
+def test_code_of_two_versions_and_the_newer_one_goes(planned, app, marked, driver, keys, look):
+    """The record is the newer code's as long as that fires it; where it is gone, the older code's comes back."""
+    planned.start("one:old")
+    planned.until("one", 1)
+    newer = planned.start("one:new", command="scheduler")
+    texts = lambda: [run.text for run in sorted(planned.ran("one"), key=lambda run: run.at_ms)]
+    wait_until(lambda: texts().count("new") >= 3, lambda: f"the newer code's fires: {texts()}", 30)
+    assert texts() == sorted(texts(), reverse=True)  # "old"s, then "new"s
+    assert every_second(planned.occurrences("one"))
+    newer.kill()
+    app.schedules.pause("one")
+    wait_until(lambda: look().backlog == 0, "all have run")
+    before_ms = driver.server_ms() // SECOND_MS * SECOND_MS - 70 * SECOND_MS
+    set_mark(driver, keys, "one", before_ms)  # longer ago than anybody who fires it would let it be
+    nudge(driver, keys)
+    wait_until(lambda: marked("one") >= before_ms + 70 * SECOND_MS, "the older code fires it", 30)
+
+
+def test_limits_of_a_task_hold_for_what_schedules_send(planned, app, send, look, marked):
+    planned.start(slots=4)
+    app.schedules.add("s", send.declared(tasks.hold).options(concurrency=Limit(1)).call("x"), every=1)
+    (first,) = planned.until("s", 1)
+    wait_until(lambda: marked("s") >= first.at_ms + 2 * SECOND_MS, "two more are sent", 20)
+    wait_until(lambda: look().due == {}, "they wait for the limit")
+    assert planned.ran("s") == [first]
+    app.schedules.remove("s")
+    planned.go()
+    wait_until(lambda: look().counts.get("succeeded", 0) >= 3, "each runs", 20)
 
 
 def test_occurrences_that_nobody_was_there_for(planned, app, driver, keys, marked):

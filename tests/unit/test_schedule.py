@@ -197,6 +197,16 @@ def test_what_does_not_repeat_is_refused(nowhere, task, options):
         nowhere.schedules.add("n", task.options(**options).call("x"), every=5)
 
 
+def test_what_is_unique_is_told_to_say_so_by_overlap(nowhere, task):
+    unique = task.options(unique=True)
+    with pytest.raises(ConfigError, match="overlap='skip' instead of unique="):
+        nowhere.schedules.add("n", unique.call("x"), every=5)
+    with pytest.raises(ConfigError, match="overlap='skip' instead of unique="):
+        nowhere.every(5, args=("x",))(unique)
+    nowhere.every(5, args=("x",), overlap="skip")(unique.options(unique=None))
+    assert set(nowhere.declared_schedules()["default"]) == {"greet"}
+
+
 def test_arguments_have_to_fit(nowhere, task):
     for given in ({}, {"args": (5,)}, {"args": ("x", "y")}, {"kwargs": {"nam": "x"}}):
         with pytest.raises(ArgumentError):
