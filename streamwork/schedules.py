@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from streamwork.broker.plans import ScheduleView, change, run_now, views
+from streamwork.broker.plans import Code, ScheduleView, change, run_now, views
 from streamwork.broker.stats import queue_names
 from streamwork.broker.steps import Steps
 from streamwork.errors import ConfigError, ScheduleNotFound
@@ -179,7 +179,11 @@ class Schedules:
 
     def _listing(self) -> Steps[Views]:
         queues = yield from self._queues()
-        return (yield from views(queues, self._app.tasks))
+        # Without any task it is not known what the code declares.
+        declared = self._app.declared_schedules()
+        places = {(queue, name) for queue, names in declared.items() for name in names}
+        code = Code(self._app.tasks, places) if self._app.tasks else None
+        return (yield from views(queues, code))
 
     def _changing(self, name: str, mode: str) -> Steps[str]:
         checked_name("schedule", name)

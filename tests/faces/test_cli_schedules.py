@@ -8,7 +8,7 @@ import pytest
 
 from streamwork.store.commands import plain
 from streamwork.store.keys import QueueKeys
-from tests.faces.conftest import one_line
+from tests.faces.conftest import TASKS, one_line
 from tests.helpers import state_of, wait_until
 
 NINE = ("--cron", "0 9 * * mon-fri", "--tz", "Europe/Paris")
@@ -114,6 +114,19 @@ def test_what_stands_in_code_and_what_keeps_a_schedule_from_firing(project, work
     assert problems["far"]
     assert "not a schedule" in run(project, "list")
     run(project, "remove", "odd")
+    path.write_text(TASKS.format(namespace=keys.namespace))
+    problems = {one["name"]: one["problem"] for one in listed(project)}
+    assert problems["tasks.declared"] == "no task 'tasks.declared' in this app"
+    path.write_text(path.read_text() + DECLARED.replace("@app.every", "# "))
+    problems = {one["name"]: one["problem"] for one in listed(project)}
+    assert "this code declares it no more" in problems["tasks.declared"]
+
+
+def test_without_code_it_is_not_said_what_is_missing_in_it(project, namespace):
+    run(project, "add", "tick", "add", "1", "--every", "30")
+    path = project.folder / "tasks.py"
+    path.write_text(f"from streamwork import Streamwork\napp = Streamwork({namespace!r})\n")
+    assert [one["problem"] for one in listed(project)] == [""]
 
 
 @pytest.mark.parametrize("command", ["pause", "resume", "remove", "run-now"])
