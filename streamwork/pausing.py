@@ -41,7 +41,8 @@ class Pausing:
         Args:
             queue: This queue; with `task` or `group`, that one on this queue only.
             task: A task or its name: on this queue, else on all that anything was ever sent to.
-            group: What is sent with this ``group``; as `task`. The mark is kept and shown, and holds nothing back yet.
+            group: What is sent with this ``group``; as `task`. Nothing more of it comes onto a lane; what is
+                there already (at most the queue's window of grouped messages) begins.
             reason: Shown by ``status`` and ``doctor``.
 
         Returns:

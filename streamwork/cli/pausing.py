@@ -22,7 +22,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def _what_options(command: F) -> F:
     for option in (
-        click.option("--group", metavar="G", help="A group; the mark is kept and shown, and holds nothing back yet."),
+        click.option(
+            "--group", metavar="G", help="A group, all that is sent with group=G; on all queues, or on --queue."
+        ),
         click.option("--task", metavar="NAME", help="A task; with --queue, on that queue only."),
         click.option("--queue", "-Q", metavar="Q", help="A whole queue."),
     ):
@@ -33,16 +35,18 @@ def _what_options(command: F) -> F:
 @click.command(epilog=examples(
     "streamwork pause --queue mail --reason 'the provider is down'",
     "streamwork pause --task send_receipt",
+    "streamwork pause --group tenant-7",
     "streamwork resume --task send_receipt",
 ))  # fmt: skip
 @_what_options
 @click.option("--reason", default="", metavar="TEXT", help="Shown by status and doctor.")
 @place_options
 def pause(*, reason: str, **given: Any) -> None:
-    """Let nothing of a queue or a task begin, until `streamwork resume`.
+    """Let nothing more of a queue, a task or a group begin, until `streamwork resume`.
 
     What runs goes on, and sending works. Workers hear of it at once, and those that start later, too. What waits for a
-    paused queue stays where it is; what comes up of a paused task is set aside, which counts as no attempt.
+    paused queue stays where it is; what comes up of a paused task is set aside, which counts as no attempt. A paused
+    group gets no turns: what it has on a lane already begins, the rest waits in its line.
     """
     _apply(given, reason)
 

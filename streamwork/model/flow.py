@@ -105,7 +105,7 @@ class Flow(NamedTuple):
                 limits.append(("c", name, limit.most))
         if self.group is not None and (group := found("group", self.group)) is not None:
             group = group if isinstance(group, Group) else Group(str(group))
-            limits.append(("g", _name("g", "", "group", group.name), float(group.weight), group.most))
+            limits.append(("g", group_line(group.name), float(group.weight), group.most))
         keyed = [(rate, found("rate", rate.key)) for rate in self.rates]
         limits += [_rate(rate, task, key) for rate, key in keyed if rate.key is None or key is not None]
         delay_ms = self._once(limits, task, packed, found)
@@ -130,6 +130,11 @@ class Flow(NamedTuple):
             return 0
         limits.append(("u", _name("d", task, "debounce", key), "d", 0, 1))
         return milliseconds(self.debounce.quiet, "debounce")
+
+
+def group_line(group: str) -> str:
+    """Return the name of a group's limit and line."""
+    return _name("g", "", "group", group)
 
 
 NO_FLOW = Flow()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+from streamwork.model.flow import group_line
+
 # Scores in due from here on are no instants: the year 9999 ends below. Each paused task has one of its own, so that
 # what waits for it is found without looking at what waits for others; `unhold.lua` knows this number and the next.
 HELD_FROM = 300_000_000_000_000
@@ -25,7 +27,10 @@ def is_held(score: float) -> bool:
 
 def mark_of(task: str | None = None, group: str | None = None) -> str:
     """Return the field of ``q:paused`` for a task or a group; without either the whole queue's."""
-    return QUEUE if task is None and group is None else TASK + task if task is not None else f"{GROUP}{group}"
+    if task is not None:
+        return TASK + task
+    # As flow.lua finds it: what follows "g:" in the name of the group's line.
+    return QUEUE if group is None else GROUP + group_line(group)[2:]
 
 
 def described(mark: str, queue: str) -> str:

@@ -62,7 +62,7 @@ KEYS = (
     KeySpec(":parked:body", "hash", "task id → limit, order, lane, attempt record, body", "message", "wake, cancel"),
     KeySpec(":unique", "hash", "name → task id that has it, until", "message", "finish, the maintainer"),
     KeySpec(":ring", "zset", "group with a line → its turn", "message", "wake, cancel"),
-    KeySpec(":rates", "hash", "bucket → tokens left, when", "expires", "PX, once all are full"),
+    KeySpec(":rates", "hash", "rate → tokens left, when, full when (us)", "expires", "PX, once all are full"),
     KeySpec(":starts", "zset", "limit, instant us, task id: starts in its span", "expires", "PX, the longest span"),
     KeySpec(":wake", "zset", "line → when it has room next, us", "message", "promote"),
     KeySpec(":flow:state", "hash", "arrivals, window and served: counters of flow.lua", "queue", ""),
@@ -197,7 +197,7 @@ class QueueKeys:
         """The keys of flow.lua that no script has for other reasons, in the order in which scripts declare them."""
         return (
             self.flow, self.permits, self.parked, self.parked_body, self.ring, self.rates, self.starts, self.wake,
-            self.flow_state, self.unique,
+            self.flow_state, self.unique, self.paused,
         )  # fmt: skip
 
     def lane(self, lane: str) -> str:

@@ -10,6 +10,7 @@ from streamwork.store.keys import QueueKeys
 
 SUBMIT = Script("submit")
 BEGIN = Script("begin")
+SWEEP = Script("sweep")
 
 
 class Limited(NamedTuple):
@@ -80,6 +81,23 @@ def begin(keys: QueueKeys, lane: str, consumer: str, deliveries: Sequence[Beginn
     """Say that deliveries of one lane start; answers 1 = it may, 0 = it waits again, -1 = it is not this consumer's."""
     script_keys = [
         keys.lane(lane), keys.added, keys.control, keys.due, keys.due_body, keys.moved, *keys.flow_keys, keys.settled,
+        keys.suspects, keys.kept,
     ]  # fmt: skip
     items: list[Arg] = [part for delivery in deliveries for part in delivery]
     return call_script(BEGIN, script_keys, (consumer, lane, *items), lambda reply: [int(one) for one in reply])
+
+
+def sweep(keys: QueueKeys, what: str, names: Sequence[Arg], lane: str = "") -> Command[int]:
+    """Free what belongs to task messages that are nowhere any more; answers how much.
+
+    Args:
+        keys: The queue.
+        what: ``flow`` (names are task ids), ``permits`` (members), ``unique`` or ``rates`` (fields).
+        names: Which are looked at.
+        lane: Where those task ids were; empty = in due or in a line.
+    """
+    used = [
+        keys.due, keys.due_body, keys.moved, keys.added, keys.control, *keys.flow_keys, keys.restoring,
+        *([keys.lane(lane)] if lane else []),
+    ]  # fmt: skip
+    return call_script(SWEEP, used, (what, lane, *names), int)

@@ -12,7 +12,8 @@ UNHOLD = Script("unhold")
 
 def pause(keys: QueueKeys, mark: str, known: bytes) -> Command[bool]:
     """Set a mark, or take it away where nothing is known of it; answers whether that changed anything."""
-    return call_script(PAUSE, (keys.paused, keys.control), (mark, known), bool)
+    used = (keys.paused, keys.control, keys.parked, keys.ring, keys.wake, keys.flow_state)
+    return call_script(PAUSE, used, (mark, known), bool)
 
 
 def unhold(keys: QueueKeys, most: int) -> Command[int]:

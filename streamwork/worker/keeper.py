@@ -22,6 +22,7 @@ from streamwork.worker.healing import Restorer
 from streamwork.worker.liveness import Beat, Reaper
 from streamwork.worker.member import Member, QueueFacts
 from streamwork.worker.scheduler import Scheduler
+from streamwork.worker.sweeper import Sweeper
 from streamwork.worker.unholder import Unholder
 from streamwork.worker.upkeep import Maintainer, Promoter
 
@@ -73,7 +74,8 @@ class Keeper:
             reaper = Reaper(self.driver, self.config, queue, self.members, self._me)
             scheduler = self._schedulers[queue.keys.queue] = Scheduler(self.driver, queue)
             maintainer = Maintainer(self.driver, self.config, queue)
-            self._services += [promoter, restorer, unholder, scheduler, reaper, maintainer]
+            sweeper = Sweeper(self.driver, queue)
+            self._services += [promoter, restorer, unholder, scheduler, reaper, maintainer, sweeper]
             self._listen(queue)
         for service in self._services:
             service.outage = self._outage

@@ -32,7 +32,7 @@ from streamwork.wire.message import (
 from tests.helpers import body_of
 
 LANE = "1:"
-STATES = {"S": "succeeded", "K": "skipped", "C": "cancelled", "D": "dead", "R": "retried"}
+STATES = {"S": "succeeded", "K": "skipped", "C": "cancelled", "E": "expired", "D": "dead", "R": "retried"}
 KEEP_MS = 60_000
 DUE_MS = 4_000_000_000_000
 

@@ -15,7 +15,7 @@ from streamwork.store import healing, scripts
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
 from streamwork.store.keys import queues, spec_of
-from streamwork.store.limiting import Beginning, Limited, begin, submit
+from streamwork.store.limiting import Beginning, Limited, begin, submit, sweep
 from streamwork.store.looking import look
 from streamwork.store.pausing import pause, unhold
 from streamwork.store.planning import Fired, fire, plan, unique_name
@@ -61,7 +61,7 @@ def examples(keys):
     settled = [end(keys, One, op, reply="r") for op in "SDR"]
     return {
         "enqueue": (scripts.enqueue(keys, "s", 1, lanes, [1, message.body, 2, message.body], 1, 64), 4, 6),
-        "settle": (scripts.settle(keys, "w1", settled), 1 + 1 + 3 + 1 + 1 + 10 + 2, 1 + 8 + 10 + 7),
+        "settle": (scripts.settle(keys, "w1", settled), 1 + 1 + 3 + 1 + 1 + 11 + 2, 1 + 8 + 10 + 7),
         "promote": (scripts.promote(keys, lanes, 5), 4, 2),
         "register": (scripts.register(keys, "w1", b"", 1), 0, 0),
         "revive": (scripts.revive(keys, "w1", 1), 0, 0),
@@ -78,6 +78,7 @@ def examples(keys):
         "schedule": (schedule(keys, "s", 1, [("id", "+5", b"r"), ("id2", "7", b"r")], 1), 0, 6),
         "submit": (submit(keys, ("s", 1, 1), lanes, [Limited(1, "id", "", b"1", b"", b"b")] * 2, 1, 64), 4, 2 + 12),
         "begin": (begin(keys, LANE, "w1", [Beginning("id", b"1-1", 1, b"1", b"b")] * 2), 0, 10),
+        "sweep": (sweep(keys, "flow", ["a", "b"], LANE), 1, 2),
         "pause": (pause(keys, "queue", b"{}"), 0, 0),
         "unhold": (unhold(keys, 5), 0, 0),
         "plan": (plan(keys, "nightly", "add", b"r"), 0, 0),
@@ -243,6 +244,8 @@ def walk_limits(driver, keys):
     driver.run(scripts.promote(keys, [LANE, HIGH], 10))
     for task_id, _ in sent:
         driver.run(scripts.cancel(keys, task_id, "me", b"c", 1, "r", lane=HIGH))
+    for what in ("flow", "permits", "unique", "rates"):
+        driver.run(sweep(keys, what, [sent[0][0], "c:t\0" + sent[0][0], "w:t"], LANE))
 
 
 def walk_kept(driver, keys):

@@ -1,6 +1,6 @@
 -- Limits of how many run, in which order and how fast: rooms, permits, lines and who is next (rule 28).
 -- KEYS  none of its own: the including script passes a table `k` with flow, permits, parked, parked_body, ring, rates,
---       starts, wake, flow_state, unique, due, due_body, moved, added and control; `streams` and `bells` by lane where it
+--       starts, wake, flow_state, unique, paused, due, due_body, moved, added and control; `streams` and `bells` by lane where it
 --       may put a message there itself.
 -- ARGV  none of its own.
 -- Returns  nothing: it defines `flow`.
@@ -43,9 +43,15 @@ end
 -- Tokens that a bucket has now; what is reserved is still in it.
 local function tokens(k, limit, now)
   local kept = redis.call('HGET', k.rates, limit[2])
-  local had, at = string.match(kept or '', '^([%d.]+) (%d+)$')
+  local had, at = string.match(kept or '', '^([%d.]+) (%d+) ')
   if not had then return limit[4] end
   return math.min(limit[4], tonumber(had) + math.max(0, now - at) / limit[3])
+end
+
+-- Whether nothing of a group may come now, whatever room its queue has: it is paused, or at its own limit.
+local function is_held_back(k, limit)
+  return redis.pcall('HEXISTS', k.paused, 'group:' .. string.sub(limit[2], 3)) == 1
+    or (limit[4] > 0 and count(k.permits, limit[2]) >= limit[4])
 end
 
 -- Whether a limit lets one more in; a rate answers also when it will, in us since 1970, where time alone brings that.
@@ -55,7 +61,7 @@ local function room(k, limit, now)
   if kind == 'k' then return count(k.permits, name) < 1 end
   if kind == 'g' then
     local most = tonumber(redis.call('HGET', k.flow_state, 'window') or '') or 20
-    return count(k.permits, WINDOW) < most and (limit[4] == 0 or count(k.permits, name) < limit[4])
+    return count(k.permits, WINDOW) < most and not is_held_back(k, limit)
   end
   local reserved = count(k.permits, name)
   if kind == 't' then
@@ -190,8 +196,8 @@ function flow.wake(k, line, now, most)
         elseif lacks[2] ~= name then
           flow.leave(k, id, place)
           flow.park(k, id, lacks, place, now)
-        elseif served and lacks[4] > 0 and count(k.permits, name) >= lacks[4] then
-          redis.call('ZREM', k.ring, name)  -- this group is at its own limit: the next one's turn
+        elseif served and is_held_back(k, lacks) then
+          redis.call('ZREM', k.ring, name)  -- the next one's turn, until one of it ends or it is resumed
         else
           if lacks[1] == 't' or lacks[1] == 'w' then wake_later(k, lacks, now) end
           return
@@ -203,6 +209,11 @@ function flow.wake(k, line, now, most)
   redis.pcall('XADD', k.control, 'MAXLEN', '~', 1000, '*', 'e', 'due', 'v', '0')
 end
 
+-- Drop the starts that a sliding window remembers, once its span is over.
+function flow.forget_starts(k, name)
+  redis.call('ZREMRANGEBYLEX', k.starts, '[' .. name .. NUL, '(' .. name .. SOH)
+end
+
 -- Spend the tokens that were reserved for a message, which starts now, and free names that are unique until then.
 function flow.spend(k, id, limits, now)
   for i = 1, #limits do
@@ -211,11 +222,13 @@ function flow.spend(k, id, limits, now)
     if kind == 't' then
       local left = math.max(0, tokens(k, limit, now) - 1)
       local full_us = (limit[4] - left) * limit[3]
-      redis.call('HSET', k.rates, name, string.format('%.6f %.0f', left, now))
+      redis.call('HSET', k.rates, name, string.format('%.6f %.0f %.0f', left, now, now + full_us))
       expire_after(k.rates, full_us / 1000)
     elseif kind == 'w' then
       redis.call('ZADD', k.starts, 0, name .. NUL .. string.format('%016.0f', now) .. NUL .. id)
       expire_after(k.starts, limit[4] / 1000)
+      redis.call('HSET', k.rates, name, string.format('0 %.0f %.0f', now, now + limit[4]))
+      expire_after(k.rates, limit[4] / 1000)
     elseif kind == 'u' and limit[5] == 1 then
       local owner = redis.call('HGET', k.unique, name)
       if owner and string.match(owner, '^(%x+) 0$') == id then redis.call('HDEL', k.unique, name) end

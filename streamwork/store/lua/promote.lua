@@ -1,7 +1,8 @@
 -- Move due task messages to their lanes (rule 26).
 -- include: flow
 -- KEYS  1 due · 2 due:body · 3 lanes · 4 added · 5 moved · 6 control · 7 flow · 8 permits · 9 parked · 10 parked:body ·
---       11 ring · 12 rates · 13 starts · 14 wake · 15 flow:state · 16 unique · then per lane: stream, bell
+--       11 ring · 12 rates · 13 starts · 14 wake · 15 flow:state · 16 unique · 17 paused · then per lane: stream,
+--       bell
 -- ARGV  1 most messages · 2 number of lanes · lane names
 -- Returns  {moved, when to look next in ms or -1, 1 if a lane was not among the declared ones}
 -- Atomic because  a message is either due or on its lane (I1); ZREM answering 1 is the right to add it.
@@ -18,13 +19,13 @@ local position, lanes = {}, tonumber(ARGV[2])
 local k = {
   due = KEYS[1], due_body = KEYS[2], added = KEYS[4], moved = KEYS[5], control = KEYS[6], flow = KEYS[7],
   permits = KEYS[8], parked = KEYS[9], parked_body = KEYS[10], ring = KEYS[11], rates = KEYS[12], starts = KEYS[13],
-  wake = KEYS[14], flow_state = KEYS[15], unique = KEYS[16], streams = {}, bells = {},
+  wake = KEYS[14], flow_state = KEYS[15], unique = KEYS[16], paused = KEYS[17], streams = {}, bells = {},
 }
 for i = 1, lanes do
   -- A key of another type is as good as undeclared: what belongs there stays in due instead of being lost half-way.
-  if is(KEYS[15 + 2 * i], 'stream') then
+  if is(KEYS[16 + 2 * i], 'stream') then
     local lane = ARGV[2 + i]
-    position[lane], k.streams[lane], k.bells[lane] = i, KEYS[15 + 2 * i], KEYS[16 + 2 * i]
+    position[lane], k.streams[lane], k.bells[lane] = i, KEYS[16 + 2 * i], KEYS[17 + 2 * i]
   end
 end
 for n, kind in pairs({[2] = 'hash', [5] = 'hash'}) do
@@ -36,7 +37,7 @@ local moved, unknown, added = 0, 0, {}
 local function announce(i, lane)
   local is_known = pcall('HEXISTS', KEYS[3], lane)
   if is_known == 1 then return end
-  pcall('XGROUP', 'CREATE', KEYS[15 + 2 * i], 'workers', '0', 'MKSTREAM')
+  pcall('XGROUP', 'CREATE', KEYS[16 + 2 * i], 'workers', '0', 'MKSTREAM')
   pcall('HSET', KEYS[3], lane, now)
   pcall('XADD', KEYS[6], 'MAXLEN', '~', 1000, '*', 'e', 'lane', 'v', lane)
 end
@@ -79,7 +80,7 @@ for n = 1, #ids do
       moved = moved + 1
     elseif call('ZREM', KEYS[1], id) == 1 then
       announce(i, lane)
-      local entry = pcall('XADD', KEYS[15 + 2 * i], '*', 'a', past, 'd', message)
+      local entry = pcall('XADD', KEYS[16 + 2 * i], '*', 'a', past, 'd', message)
       if type(entry) == 'table' then
         call('ZADD', KEYS[1], score, id)
         unknown = 1
@@ -99,7 +100,7 @@ for n = 1, #ids do
 end
 for i, n in pairs(added) do
   pcall('HINCRBY', KEYS[4], ARGV[2 + i], n)
-  if pcall('LLEN', KEYS[16 + 2 * i]) == 0 then pcall('RPUSH', KEYS[16 + 2 * i], '1') end
+  if pcall('LLEN', KEYS[17 + 2 * i]) == 0 then pcall('RPUSH', KEYS[17 + 2 * i], '1') end
 end
 local head = call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 local next_at = head[2]

@@ -4,7 +4,7 @@
 -- KEYS  1 settled · 2 counts · 3 journal · 4 due · 5 due:body · 6 dead · 7 dead:body · 8 moved · 9 suspects · 10 cancelled ·
 --       11 control · 12 settle mark · then the lanes in use · the reply streams in use · one result key per item ·
 --       one bell per lane · added · flow · permits · parked · parked:body · ring · rates · starts · wake · flow:state ·
---       unique · kept · nearly full
+--       unique · paused · kept · nearly full
 -- ARGV  1 consumer · 2 lanes · 3 reply streams · 4 length of a result key before the id · 5 settle mark's life ms ·
 --       lane names · then per item:
 --       op and flags · lane's position · entry · delivery count · journal record, and after that by op:
@@ -19,12 +19,13 @@
 -- Redis prints anew for each call): so each number is checked once, and its text goes on as it came.
 -- First write XACK, so it works at maxmemory (rule 3). The first pass only reads and converts (rule 21).
 local KEYS, ARGV, call, find, sub = KEYS, ARGV, redis.call, string.find, string.sub
-local base = #KEYS - 13
+local base = #KEYS - 14
 local k = {
   due = KEYS[4], due_body = KEYS[5], moved = KEYS[8], suspects = KEYS[9], cancelled = KEYS[10], control = KEYS[11],
   added = KEYS[base + 1], flow = KEYS[base + 2], permits = KEYS[base + 3], parked = KEYS[base + 4],
   parked_body = KEYS[base + 5], ring = KEYS[base + 6], rates = KEYS[base + 7], starts = KEYS[base + 8],
-  wake = KEYS[base + 9], flow_state = KEYS[base + 10], unique = KEYS[base + 11], kept = KEYS[base + 12],
+  wake = KEYS[base + 9], flow_state = KEYS[base + 10], unique = KEYS[base + 11], paused = KEYS[base + 12],
+  kept = KEYS[base + 13],
 }
 local consumer, lanes, replies, cut = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local SIZE = {S = 8, K = 8, C = 8, E = 8, D = 10, R = 7}
@@ -84,7 +85,7 @@ while at <= last do
   if #word > 1 then uses.flags = true end
   at = at + size
 end
-if #KEYS ~= 25 + 2 * lanes + replies + total then error('SETTLE-ARGS ' .. #KEYS .. ' keys for ' .. total .. ' items') end
+if #KEYS ~= 26 + 2 * lanes + replies + total then error('SETTLE-ARGS ' .. #KEYS .. ' keys for ' .. total .. ' items') end
 if uses.R then must_be(KEYS[4], 'zset') must_be(KEYS[5], 'hash') end
 if uses.D then must_be(KEYS[6], 'zset') must_be(KEYS[7], 'hash') end
 if uses.flags then must_be(k.moved, 'hash') end

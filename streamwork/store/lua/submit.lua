@@ -2,8 +2,8 @@
 -- include: backlog
 -- include: flow
 -- KEYS  1 sender mark · 2 lanes · 3 added · 4 control · 5 cancelled · 6 due · 7 due:body · 8 moved · 9 flow · 10 permits ·
---       11 parked · 12 parked:body · 13 ring · 14 rates · 15 starts · 16 wake · 17 flow:state · 18 unique · then per lane:
---       stream, bell · with a limit: parked:body, settled, due
+--       11 parked · 12 parked:body · 13 ring · 14 rates · 15 starts · 16 wake · 17 flow:state · 18 unique · 19 paused · then per
+--       lane: stream, bell · with a limit: parked:body, settled, due
 -- ARGV  1 chunk number · 2 sender mark's life ms · 3 most lanes · 4 now ms · 5 number of lanes · lane names · then per
 --       message: lane's position (1 …), id, when ("" now, "+ms" from now on, ms since 1970), attempt record, limits,
 --       body · with a limit: most in the backlog
@@ -22,7 +22,7 @@ if mark then
   if number ~= before + 1 then return redis.error_reply('ENQUEUE-GAP chunk ' .. number .. ' after ' .. before) end
 end
 local last = #ARGV
-if #KEYS > 18 + 2 * lanes then
+if #KEYS > 19 + 2 * lanes then
   last = last - 1
   local refusal = beyond(KEYS[3], (last - 5 - lanes) / 6)
   if refusal then return refusal end
@@ -30,7 +30,7 @@ end
 local k = {
   added = KEYS[3], control = KEYS[4], due = KEYS[6], due_body = KEYS[7], moved = KEYS[8], flow = KEYS[9],
   permits = KEYS[10], parked = KEYS[11], parked_body = KEYS[12], ring = KEYS[13], rates = KEYS[14], starts = KEYS[15],
-  wake = KEYS[16], flow_state = KEYS[17], unique = KEYS[18], streams = {}, bells = {},
+  wake = KEYS[16], flow_state = KEYS[17], unique = KEYS[18], paused = KEYS[19], streams = {}, bells = {},
 }
 local function must_be(key, kind)
   local is = call('TYPE', key).ok
@@ -44,7 +44,7 @@ for key, kind in pairs({
 local new, missing, lost = 0, {}, {}
 for i = 1, lanes do
   local is_known = call('HEXISTS', KEYS[2], ARGV[5 + i]) == 1
-  if must_be(KEYS[17 + 2 * i], 'stream') == 'none' or not is_known then
+  if must_be(KEYS[18 + 2 * i], 'stream') == 'none' or not is_known then
     missing[#missing + 1], lost[i] = i, is_known
     new = new + (is_known and 0 or 1)
   end
@@ -65,7 +65,7 @@ end
 
 for j = 1, #missing do
   local i = missing[j]
-  local group = redis.pcall('XGROUP', 'CREATE', KEYS[17 + 2 * i], 'workers', '0', 'MKSTREAM')
+  local group = redis.pcall('XGROUP', 'CREATE', KEYS[18 + 2 * i], 'workers', '0', 'MKSTREAM')
   if type(group) == 'table' and group.err and not string.find(group.err, 'BUSYGROUP', 1, true) then return group end
   call('HSET', KEYS[2], ARGV[5 + i], ARGV[4])
 end
@@ -103,7 +103,7 @@ local function enter(a, limits)
     flow.placed(k, id, packed, '')
     return ''
   end
-  local entry = call('XADD', KEYS[17 + 2 * i], '*', 'd', body)
+  local entry = call('XADD', KEYS[18 + 2 * i], '*', 'd', body)
   counts[i] = (counts[i] or 0) + 1
   flow.placed(k, id, packed, lane .. '/' .. entry)
   return entry
@@ -141,7 +141,7 @@ call('SET', KEYS[1], number .. '\n' .. told, 'PX', ARGV[2])
 -- The messages are in: whatever else stands under these keys must not turn that into an error.
 for i, n in pairs(counts) do
   redis.pcall('HINCRBY', KEYS[3], ARGV[5 + i], n)
-  if redis.pcall('LLEN', KEYS[18 + 2 * i]) == 0 then redis.pcall('RPUSH', KEYS[18 + 2 * i], '1') end
+  if redis.pcall('LLEN', KEYS[19 + 2 * i]) == 0 then redis.pcall('RPUSH', KEYS[19 + 2 * i], '1') end
 end
 for j = 1, #missing do
   local event = lost[missing[j]] and 'lost' or 'lane'

@@ -1,0 +1,200 @@
+"""Groups: the queue's window, turns by weight, a limit of a group's own, and a group that is paused (flow.lua)."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamwork.model.flow import group_line
+from streamwork.model.pausing import mark_of
+from streamwork.store.commands import plain
+from streamwork.store.pausing import pause
+from tests.redis.flowkit import Flow, c, g
+from tests.redis.kit import full, signals
+
+
+@pytest.fixture
+def flow(driver, keys):
+    made = Flow(driver, keys)
+    made.run("HSET", keys.flow_state, "window", 1)
+    return made
+
+
+def serve(flow, count=1000):
+    """End one after the other; returns who it was, in order."""
+    served = []
+    while len(served) < count and (found := flow.read(count=1) or (flow.promote() and flow.read(count=1))):
+        served.append(found[0].task_id)
+        flow.end(found[0])
+    return served
+
+
+def paused(flow, name, known=b"{}"):
+    return flow.driver.run(pause(flow.keys, mark_of(None, name), known))
+
+
+def turns(flow, served, **groups):
+    """Return the names of the groups that these belong to."""
+    name_of = {task_id: name for name, ids in groups.items() for task_id in ids}
+    return "".join(name_of[task_id] for task_id in served)
+
+
+def test_the_first_of_another_group_is_not_behind_all_of_one(flow):
+    a, _ = flow.send(g("g:a"), count=30)
+    b, _ = flow.send(g("g:b"))
+    served = serve(flow)
+    assert sorted(served) == sorted(a + b)
+    assert served.index(b[0]) <= 2
+    assert [i for i in served if i in a] == a
+    assert flow.rest() == {}
+
+
+def test_turns_go_by_weight(flow):
+    flow.send(g("g:first"))
+    a, _ = flow.send(g("g:a", 3.0), count=30)
+    b, _ = flow.send(g("g:b", 1.0), count=10)
+    order = turns(flow, serve(flow)[1:], a=a, b=b)
+    for n in range(4, 37, 4):
+        assert abs(order[:n].count("b") - n / 4) <= 1, order
+
+
+def test_the_queue_has_a_window_and_without_a_number_it_is_20(driver, keys):
+    flow = Flow(driver, keys)
+    flow.send(g("g:a"), count=30)
+    assert (len(flow.on_lane()), len(flow.line("g:a"))) == (20, 10)
+    for delivery in flow.read(count=5):
+        flow.end(delivery)
+    assert (len(flow.on_lane()), len(flow.line("g:a"))) == (20, 5)
+
+
+def test_a_group_at_its_own_limit_is_passed_over_and_comes_back(flow):
+    flow.run("HSET", flow.keys.flow_state, "window", 4)
+    a, _ = flow.send(g("g:a", most=1), count=3)
+    b, _ = flow.send(g("g:b"), count=6)
+    assert flow.on_lane() == [a[0], *b[:3]]
+    one, two, *_ = flow.read()
+    flow.end(two)
+    assert flow.on_lane()[-1] == b[3]
+    assert flow.run("ZRANGE", flow.keys.ring, 0, -1) == [b"g:b"]  # passed over
+    flow.end(one)
+    assert flow.on_lane()[-1] == a[1]
+    assert flow.holders("g:a") == [a[1]]
+    rest = [d for d in flow.read() if d.task_id in b]
+    for delivery in rest:
+        flow.end(delivery)
+    assert len(flow.holders("g:a")) == 1
+
+
+def test_a_group_that_comes_back_has_saved_up_no_turns(flow):
+    a, _ = flow.send(g("g:a"), count=40)
+    serve(flow, 20)
+    late, _ = flow.send(g("g:late"), count=10)
+    order = turns(flow, serve(flow)[:16], a=a, l=late)
+    assert 6 <= order[1:].count("l") <= 9, order
+
+
+def test_the_ring_is_left_and_entered_again(flow):
+    (first, second), _ = flow.send(g("g:a"), count=2)
+    assert flow.run("ZRANGE", flow.keys.ring, 0, -1) == [b"g:a"]
+    assert flow.cancel(second) == "cancelled"
+    assert flow.run("EXISTS", flow.keys.ring) == 0
+    third, _ = flow.send(g("g:a"))
+    assert flow.run("ZRANGE", flow.keys.ring, 0, -1) == [b"g:a"]
+    assert serve(flow) == [first, *third]
+
+
+def test_one_that_lacks_something_else_does_not_hold_up_the_other_groups(flow):
+    flow.send(c("c:x"))
+    blocker, *_ = flow.read()
+    runs, _ = flow.send(g("g:b"))
+    a, _ = flow.send(c("c:x"), g("g:a"))
+    b, _ = flow.send(g("g:b"), count=2)
+    assert (flow.line("c:x"), flow.line("g:b")) == (a, b)
+    assert serve(flow) == runs + b
+    flow.end(blocker)
+    assert serve(flow) == a
+
+
+def test_a_paused_group_gets_no_turns_and_the_others_do(flow):
+    running, _ = flow.send(g("g:a"))
+    a, _ = flow.send(g("g:a"), count=3)
+    b, _ = flow.send(g("g:b"), count=3)
+    assert paused(flow, "a")
+    assert serve(flow) == running + b  # what was on a lane already goes on
+    assert flow.line("g:a") == a
+    later, _ = flow.send(g("g:a"))
+    assert flow.line("g:a") == a + later
+    assert (flow.on_lane(), flow.run("EXISTS", flow.keys.ring)) == ([], 1)
+    flow.send(g("g:c"))
+    assert serve(flow) == flow.ids[-1:]
+
+
+def test_a_group_goes_on_in_order_when_it_is_resumed_and_the_promoter_hears_of_it(flow):
+    paused(flow, "a")
+    a, _ = flow.send(g("g:a"), count=5)
+    paused(flow, "b")
+    b, _ = flow.send(g("g:b"), count=1)
+    assert flow.promote() == (0, None, False)
+    assert paused(flow, "a", b"")
+    assert signals(flow.driver, flow.keys)[-1][0] == "due"
+    assert flow.run("ZSCORE", flow.keys.wake, "*")
+    assert serve(flow) == a
+    assert flow.line("g:b") == b
+    assert paused(flow, "b", b"")
+    assert serve(flow) == b
+    assert flow.rest() == {}
+
+
+def test_a_resumption_that_changes_nothing_still_lets_go_on_what_was_forgotten(flow):
+    paused(flow, "a")
+    a, _ = flow.send(g("g:a"))
+    flow.run("DEL", flow.keys.paused, flow.keys.ring, flow.keys.wake)
+    assert not paused(flow, "a", b"")
+    assert serve(flow) == a
+
+
+def test_a_retry_of_a_paused_group_waits_in_its_line(flow):
+    (a,), _ = flow.send(g("g:a"))
+    (delivery,) = flow.read()
+    paused(flow, "a")
+    flow.end(delivery, "R")
+    assert flow.holders("g:a") == []
+    flow.promote()
+    assert (flow.line("g:a"), flow.due()) == ([a], [])
+    assert flow.parked() == [a]
+    paused(flow, "a", b"")
+    assert serve(flow) == [a]
+
+
+@pytest.mark.parametrize("name", ["n" * 500, "a\0b", "a b\n", "ü:*", "queue", "task:x"])
+def test_odd_names_are_paused_as_they_are_limited(flow, name):
+    paused(flow, name)
+    ids, _ = flow.send(g(group_line(name)))
+    assert flow.line(group_line(name)) == ids
+    other, _ = flow.send(g(group_line(name + "!")))
+    assert serve(flow) == other
+    paused(flow, name, b"")
+    assert serve(flow) == ids
+
+
+def test_a_mark_of_a_queue_or_a_task_is_none_of_a_group(flow):
+    flow.run("HSET", flow.keys.paused, "queue", "{}", "task:a", "{}")
+    ids, _ = flow.send(g("g:a"))
+    assert flow.on_lane() == ids
+
+
+def test_what_stands_under_paused_instead_holds_nothing_back(own, own_keys):
+    flow = Flow(own, own_keys)
+    own.run(plain("SET", own_keys.paused, "foreign"))
+    ids, _ = flow.send(g("g:a"))
+    assert flow.on_lane() == ids
+
+
+def test_full_redis_resumes_a_group(own, own_keys):
+    flow = Flow(own, own_keys)
+    paused(flow, "a")
+    ids, _ = flow.send(g("g:a"))
+    with full(own):
+        assert paused(flow, "a", b"")
+        flow.promote()
+        flow.promote()
+    assert flow.on_lane() == ids

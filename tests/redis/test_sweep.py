@@ -1,0 +1,113 @@
+"""What is held for task messages that are nowhere any more is freed, and nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+
+from streamwork.ids import random_id
+from streamwork.model.flow import NO_FLOW
+from streamwork.model.limits import Limit, Rate, Unique
+from streamwork.store import scripts
+from streamwork.store.async_driver import AsyncDriver
+from streamwork.store.commands import plain
+from streamwork.store.endpoint import Endpoint
+from streamwork.store.limiting import Beginning, Limited, begin, submit, sweep
+from streamwork.store.scripts import ALL_SCRIPTS
+from streamwork.worker.member import QueueFacts
+from streamwork.worker.sweeper import Sweeper
+from tests.helpers import body_of
+from tests.redis.kit import LANE, end, read
+
+ONE = {"concurrency": Limit(1)}
+
+
+def send(driver, keys, count=1, **options):
+    """Send messages with limits; returns their ids and bodies."""
+    limits = NO_FLOW.changed(options or ONE).resolve("t", (b"", b""), (), {}).limits
+    sent = [body_of("tests.echo") for _ in range(count)]
+    messages = [Limited(1, task_id, "", b"1,0,0,1,0", limits, body) for task_id, body in sent]
+    driver.run(submit(keys, (random_id(), 1, 60_000), [LANE], messages, 1, 64))
+    return sent
+
+
+def members(driver, keys):
+    return driver.run(plain("ZRANGE", keys.permits, 0, -1))
+
+
+def test_what_waits_runs_or_is_due_keeps_what_it_holds(driver, keys):
+    (first, _), (second, _) = send(driver, keys, 2)
+    assert driver.run(sweep(keys, "flow", [first], LANE)) + driver.run(sweep(keys, "flow", [second])) == 0
+    (held,) = read(driver, keys, "w1")
+    assert driver.run(sweep(keys, "flow", [first], LANE)) == 0
+    driver.run(scripts.settle(keys, "w1", [end(keys, held, "R", run_at=4_000_000_000_000)]))
+    assert driver.run(sweep(keys, "flow", [first])) + driver.run(sweep(keys, "flow", [second])) == 0
+    assert driver.run(plain("HLEN", keys.flow)) == 2
+    assert len(members(driver, keys)) == 1
+
+
+def test_the_duty_sets_the_window_and_finds_what_is_lost(redis_url, driver, keys):
+    (first, _), (second, _) = send(driver, keys, 2)
+    driver.run(plain("DEL", keys.lane(LANE)))
+    driver.run(plain("HSET", keys.consumers, "w1", '{"slots": 30}', "w2", '{"slots": 20}', "w3", "nonsense"))
+
+    async def tick():
+        redis = AsyncDriver(Endpoint(redis_url), ALL_SCRIPTS)
+        queue = QueueFacts(keys)
+        service = Sweeper(redis, queue)
+        assert await service.tick() == 1.0  # who is on duty is not known yet
+        queue.on_duty = True
+        try:
+            assert await service.tick() is None
+        finally:
+            await redis.close()
+
+    asyncio.run(tick())
+    assert driver.run(plain("HGET", keys.flow_state, "window")) == b"100"
+    assert members(driver, keys) == [b"c:t\x00" + second.encode()]
+    assert driver.run(plain("HEXISTS", keys.flow, first)) == 0
+
+
+def test_a_lane_that_was_deleted_gives_back_its_permits_and_the_next_goes_on(driver, keys):
+    (first, _), (second, _) = send(driver, keys, 2)
+    driver.run(plain("DEL", keys.lane(LANE)))
+    assert driver.run(sweep(keys, "flow", [first], LANE)) == 1
+    assert driver.run(plain("ZRANGE", keys.due, 0, -1)) == [second.encode()]
+    assert members(driver, keys) == [b"c:t\x00" + second.encode()]
+    assert driver.run(plain("HKEYS", keys.flow)) == [second.encode()]
+
+
+def test_what_has_moved_on_since_the_look_is_left_alone(driver, keys):
+    ((first, _),) = send(driver, keys)
+    assert driver.run(sweep(keys, "flow", [first], "3:gpu")) == 0
+
+
+def test_members_of_nobody_go_and_others_stay(driver, keys):
+    ((first, _),) = send(driver, keys)
+    driver.run(plain("ZADD", keys.permits, 0, b"c:t\x00" + b"f" * 32, 0, b"nonsense"))
+    assert driver.run(sweep(keys, "permits", members(driver, keys))) == 2
+    assert members(driver, keys) == [b"c:t\x00" + first.encode()]
+
+
+def test_names_whose_time_is_over_go(driver, keys):
+    ((first, _),) = send(driver, keys, unique="a")
+    send(driver, keys, unique=Unique("b", until=3600))
+    driver.run(plain("HSET", keys.unique, "u:t:c", "f" * 32 + " 0", "u:t:d", "f" * 32 + " 1"))
+    assert driver.run(sweep(keys, "unique", driver.run(plain("HKEYS", keys.unique)))) == 2
+    assert sorted(driver.run(plain("HKEYS", keys.unique))) == [b"u:t:a", b"u:t:b"]
+    assert driver.run(plain("HGET", keys.unique, "u:t:a")).split() == [first.encode(), b"0"]
+
+
+def test_rates_that_are_full_again_go_with_the_starts_they_remember(driver, keys):
+    for rate, is_over in ((Rate("1000000/s"), True), (Rate("1/h", window=True), False)):
+        ((_, _),) = send(driver, keys, rate=rate)
+        (held,) = read(driver, keys, "w1")
+        begun = Beginning(held.task_id, held.entry, 1, b"1,0,0,1,0", held.body)
+        assert driver.run(begin(keys, LANE, "w1", [begun])) == [1]
+        while is_over and driver.run(plain("HLEN", keys.rates)):
+            driver.run(sweep(keys, "rates", driver.run(plain("HKEYS", keys.rates))))
+        driver.run(scripts.settle(keys, "w1", [end(keys, held, "S")]))
+    fields = driver.run(plain("HKEYS", keys.rates))
+    assert driver.run(sweep(keys, "rates", fields)) == 0
+    driver.run(plain("HSET", keys.rates, fields[0], "0 1 1"))
+    assert driver.run(sweep(keys, "rates", fields)) == 1
+    assert driver.run(plain("EXISTS", keys.starts, keys.rates)) == 0
