@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from streamwork.broker.plans import ScheduleView, change, run_now, views
+from streamwork.broker.plans import Code, ScheduleView, change, run_now, views
 from streamwork.broker.stats import queue_names
 from streamwork.broker.steps import Steps
 from streamwork.errors import ConfigError, ScheduleNotFound
@@ -32,6 +32,7 @@ T = TypeVar("T", bound=Task[..., Any])
 Views = list[ScheduleView]
 
 _pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder().decode
 
 
 def calendar_of(
@@ -56,13 +57,16 @@ def schedule_of(
         raise ConfigError(f"schedule {name}: {call!r} is not a call: give task.call(...)")
     if call.timing.when or call.timing.expires_at_ms is not None or (call.flow is not None and call.flow.delay_ms):
         raise ConfigError(f"schedule {name}: delay, run_at, debounce and an instant to expire at do not repeat")
+    limits = call.flow.limits if call.flow is not None else b""
+    if limits and any(limit[0] == "u" for limit in _unpack(limits)):
+        raise ConfigError(f"schedule {name}: say overlap='skip' instead of unique=, as in task.options(unique=None)")
     options = call.options
     if call.flow is not None and call.flow.begins:
         options = msgspec.structs.replace(options, begins=True)
     return Schedule(
         VERSION, name, call.task_name, call.queue, call.lane, call.args, call.kwargs,
         None if options is NO_OPTIONS else _pack(options), calendar,
-        call.flow.limits if call.flow is not None else b"", missed, overlap, call.timing.expires_ms, is_declared,
+        limits, missed, overlap, call.timing.expires_ms, is_declared,
     )  # fmt: skip
 
 
@@ -175,7 +179,11 @@ class Schedules:
 
     def _listing(self) -> Steps[Views]:
         queues = yield from self._queues()
-        return (yield from views(queues, self._app.tasks))
+        # Without any task it is not known what the code declares.
+        declared = self._app.declared_schedules()
+        places = {(queue, name) for queue, names in declared.items() for name in names}
+        code = Code(self._app.tasks, places) if self._app.tasks else None
+        return (yield from views(queues, code))
 
     def _changing(self, name: str, mode: str) -> Steps[str]:
         checked_name("schedule", name)

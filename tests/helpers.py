@@ -69,11 +69,13 @@ class WorkerProcess:
         environ: Further variables.
         ready: Wait for the line that says so.
         without: Guards (tests/faults/guards.py) that it lacks.
+        command: ``worker`` or ``scheduler``.
     """
 
     def __init__(
-        self, app, *, namespace, redis_url, folder, settings=None, args=(), environ=None, ready=True, without=()
-    ):
+        self, app, *, namespace, redis_url, folder, settings=None, args=(), environ=None, ready=True, without=(),
+        command="worker",
+    ):  # fmt: skip
         self.log = Path(folder) / f"worker-{random_id(32)}.log"
         variables = {
             **os.environ,
@@ -87,7 +89,7 @@ class WorkerProcess:
         program = ["tests.faults.unguarded", ",".join(without)] if without else ["streamwork"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *program, "worker", "--app", app, *args],
+                [sys.executable, "-m", *program, command, "--app", app, *args],
                 cwd=folder,
                 env=variables,
                 stdin=subprocess.DEVNULL,
@@ -96,7 +98,7 @@ class WorkerProcess:
                 start_new_session=True,
             )
         if ready:
-            self.until("worker ready")
+            self.until(f"{command} ready")
 
     @property
     def pid(self):

@@ -39,6 +39,12 @@ PRINTED = {
     ],
     # One page after the other would take 20 s.
     "fan_out.py": [r"100 of 100 pages, 100,000 bytes", r"[0-9]\.\d s"],
+    "nightly.py": [
+        *[r"beat of \d\d:\d\d:\d\d"] * 3,
+        r"clean: 30 2 \* \* \* Europe/Paris",
+        r"nightly\.beat: every 1 s",
+        r"nothing is older than 30 days",
+    ],
     # All of the large site takes 2.8 s; the others' few pages do not wait for that.
     "crawler.py": [
         r"66 pages, 66,000 bytes",

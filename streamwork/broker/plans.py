@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -63,6 +63,13 @@ class ScheduleView(msgspec.Struct):
     problem: str = ""
 
 
+class Code(NamedTuple):
+    """What an app declares: the names of its tasks, and queues and names of its schedules."""
+
+    tasks: Container[str]
+    schedules: Container[tuple[str, str]]
+
+
 def schedules_of(keys: QueueKeys) -> Steps[tuple[list[Stored], int]]:
     """Find the schedules of a queue, by name, and the server's time in ms."""
     records, marks, (seconds, micros) = yield [
@@ -98,22 +105,16 @@ def planned(headers: Mapping[str, str]) -> tuple[str, datetime | None]:
     return headers.get(SCHEDULE, ""), datetime.fromtimestamp(int(at_ms) / 1000, UTC) if at_ms.isdigit() else None
 
 
-def views(queues: Iterable[QueueKeys], tasks: Iterable[str] | None) -> Steps[list[ScheduleView]]:
-    """Look at the schedules of several queues.
-
-    Args:
-        queues: Which.
-        tasks: Names of the tasks that are declared; None = not known.
-    """
+def views(queues: Iterable[QueueKeys], code: Code | None) -> Steps[list[ScheduleView]]:
+    """Look at the schedules of several queues; `code` = None where it is not known."""
     found: list[ScheduleView] = []
-    known = None if tasks is None else set(tasks)
     for keys in queues:
         stored, now_ms = yield from schedules_of(keys)
-        found += [_view(keys.queue, one, now_ms, known) for one in stored]
+        found += [_view(keys.queue, one, now_ms, code) for one in stored]
     return found
 
 
-def _view(queue: str, one: Stored, now_ms: int, tasks: set[str] | None) -> ScheduleView:
+def _view(queue: str, one: Stored, now_ms: int, code: Code | None) -> ScheduleView:
     view = ScheduleView(one.name, queue, last_at_ms=one.mark_ms, is_paused=one.is_paused)
     try:
         schedule = decode_schedule(one.record)
@@ -133,8 +134,10 @@ def _view(queue: str, one: Stored, now_ms: int, tasks: set[str] | None) -> Sched
         view.problem = f"its calendar cannot be read here: {error}"
     if not one.mark_ms:
         view.problem = "its mark is lost: resume it, and it goes on from now"
-    if tasks is not None and schedule.task not in tasks:
+    if code is not None and schedule.task not in code.tasks:
         view.problem = f"no task {schedule.task!r} in this app"
+    elif code is not None and schedule.is_declared and (queue, one.name) not in code.schedules:
+        view.problem = "this code declares it no more, and does not fire it: remove it"
     return view
 
 

@@ -12,6 +12,7 @@ from streamwork.store.keys import QueueKeys
 from streamwork.testing.server import PrivateServer
 from tests.helpers import state_of
 from tests.system.kit import TTL_S, Notes
+from tests.system.planning import Planned
 
 
 @pytest.fixture
@@ -49,13 +50,18 @@ def start(spawn_worker):
     """Start a worker of tests/apps/faults.py with a short liveness: start(slots=4) sets `worker.slots`, and so on."""
 
     def start(app="tests.apps.faults:app", ttl_s=TTL_S, **options):
-        rest = {
-            name: options.pop(name) for name in ("redis_url", "args", "ready", "environ", "without") if name in options
-        }
+        names = ("redis_url", "args", "ready", "environ", "without", "command")
+        rest = {name: options.pop(name) for name in names if name in options}
         settings = {"liveness.ttl_s": ttl_s, **{f"worker.{name}": value for name, value in options.items()}}
         return spawn_worker(app, settings=settings, **rest)
 
     return start
+
+
+@pytest.fixture
+def planned(start, tmp_path):
+    """Processes with schedules, and what their bodies noted."""
+    return Planned(start, tmp_path / "planned.jsonl")
 
 
 @pytest.fixture

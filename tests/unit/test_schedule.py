@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from streamwork import ArgumentError, ConfigError, Streamwork, TaskNotFound
+from streamwork.broker.plans import occurrence, planned
 from streamwork.errors import DecodeError, UseAsync
 from streamwork.model.calendar import Every, cron
 from streamwork.model.schedule import (
@@ -19,6 +20,8 @@ from streamwork.model.schedule import (
     due,
     encode_schedule,
 )
+from streamwork.store.planning import unique_name
+from streamwork.wire.message import decode_message
 
 EVERY_10_S = Every(10_000)
 NIGHTLY = cron("0 9 * * *", "Europe/Paris")
@@ -194,6 +197,16 @@ def test_what_does_not_repeat_is_refused(nowhere, task, options):
         nowhere.schedules.add("n", task.options(**options).call("x"), every=5)
 
 
+def test_what_is_unique_is_told_to_say_so_by_overlap(nowhere, task):
+    unique = task.options(unique=True)
+    with pytest.raises(ConfigError, match="overlap='skip' instead of unique="):
+        nowhere.schedules.add("n", unique.call("x"), every=5)
+    with pytest.raises(ConfigError, match="overlap='skip' instead of unique="):
+        nowhere.every(5, args=("x",))(unique)
+    nowhere.every(5, args=("x",), overlap="skip")(unique.options(unique=None))
+    assert set(nowhere.declared_schedules()["default"]) == {"greet"}
+
+
 def test_arguments_have_to_fit(nowhere, task):
     for given in ({}, {"args": (5,)}, {"args": ("x", "y")}, {"kwargs": {"nam": "x"}}):
         with pytest.raises(ArgumentError):
@@ -228,6 +241,24 @@ def test_a_declaration_is_stored_as_it_was_written(nowhere, task):
     made = decode_schedule(records["greet"])
     assert (queue, made.queue, made.task, made.calendar) == ("mail", "mail", "greet", cron("0 9 * * *", "Europe/Paris"))
     assert (made.missed, made.overlap, made.expires_ms, made.is_declared) == ("all", "skip", 60_000, True)
+
+
+def test_the_message_of_an_occurrence_says_which_it_is(nowhere, task):
+    call = task.options(expires=60, timeout=7, priority=9)
+    nowhere.every(10, args=("x",), kwargs={"loud": True}, overlap="skip")(call)
+    (record,) = nowhere.declared_schedules()["default"].values()
+    made = decode_schedule(record)
+    one, two = occurrence(made, MONDAY), occurrence(made, MONDAY)
+    assert one.task_id != two.task_id
+    lane, attempt, body = one.due.split(b"\n", 2)
+    message = decode_message(body)
+    assert (lane.decode(), attempt) == (made.lane, b"1,0,0,1,0")
+    assert (message.id, message.task, bytes(message.args)) == (one.task_id, "greet", b"\x91\xa1x")
+    assert message.options.timeout_ms == 7_000
+    assert message.options.expires_at_ms == MONDAY + 60_000
+    assert planned(message.options.headers) == ("greet", datetime.fromtimestamp(MONDAY / 1000, UTC))
+    assert unique_name("greet").encode() in one.limits
+    assert planned({"tenant": "7"}) == ("", None)
 
 
 def test_on_a_loop_the_blocking_methods_say_which_to_use(nowhere, task):
