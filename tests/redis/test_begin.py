@@ -51,7 +51,7 @@ def test_a_token_is_reserved_on_the_lane_and_spent_at_the_start(flow):
     one, two = flow.read()
     assert flow.begin(one, two) == [1, 1]
     assert flow.holders("t:x") == []
-    left, at = flow.run("HGET", flow.keys.rates, "t:x").split()
+    left, at, _ = flow.run("HGET", flow.keys.rates, "t:x").split()
     assert 0 <= float(left) < 0.01
     assert abs(int(at) - now_us(flow)) < HOUR // 100
     assert flow.promote().moved == 0
@@ -73,11 +73,11 @@ def test_a_bucket_gives_a_burst_and_then_a_token_each_period(flow):
 def test_parts_of_a_token_count(flow):
     flow.send(t(HOUR, 4))
     (delivery,) = flow.read()
-    flow.run("HSET", flow.keys.rates, "t:x", f"0.500000 {now_us(flow) - HOUR * 7 // 10}")
+    flow.run("HSET", flow.keys.rates, "t:x", f"0.500000 {now_us(flow) - HOUR * 7 // 10} {now_us(flow) + 9 * HOUR}")
     ids, _ = flow.send(t(HOUR, 4))
     assert flow.line("t:x") == ids  # 1.2, and one is reserved
     assert flow.begin(delivery) == [1]
-    left, _ = flow.run("HGET", flow.keys.rates, "t:x").split()
+    left, _, _ = flow.run("HGET", flow.keys.rates, "t:x").split()
     assert 0.19 < float(left) < 0.25
     assert flow.line("t:x") == ids
     (at,) = flow.run("ZRANGE", flow.keys.wake, 0, -1, "WITHSCORES")[1:]
@@ -85,7 +85,7 @@ def test_parts_of_a_token_count(flow):
 
 
 def test_a_bucket_is_never_fuller_than_its_burst(flow):
-    flow.run("HSET", flow.keys.rates, "t:x", "1.0 1")
+    flow.run("HSET", flow.keys.rates, "t:x", "1.0 1 1")
     flow.run("PEXPIRE", flow.keys.rates, 60_000)
     flow.send(t(1000, 2), count=5)
     assert len(flow.on_lane()) == 2
@@ -238,7 +238,7 @@ def test_lines_of_rates_are_woken_in_order_and_only_as_far_as_there_are_tokens(f
         flow.end(delivery)
     low, _ = flow.send(t(HOUR, 3), count=3, lane="0:")
     high, _ = flow.send(t(HOUR, 3), count=1)
-    flow.run("HSET", flow.keys.rates, "t:x", f"2.0 {now_us(flow)}")
+    flow.run("HSET", flow.keys.rates, "t:x", f"2.0 {now_us(flow)} {now_us(flow) + HOUR}")
     flow.run("ZADD", flow.keys.wake, 1, "t:x")
     flow.promote((LANE, "0:"))
     assert (flow.on_lane(), flow.on_lane("0:"), flow.line("t:x")) == (high, low[:1], low[1:])

@@ -1,7 +1,8 @@
 -- Free what belongs to task messages that are nowhere any more, and what time has emptied (rule 28).
 -- include: flow
 -- KEYS  1 due · 2 due:body · 3 moved · 4 added · 5 control · 6 flow · 7 permits · 8 parked · 9 parked:body · 10 ring ·
---       11 rates · 12 starts · 13 wake · 14 flow:state · 15 unique · 16 restoring · then the lane's stream, where there is one
+--       11 rates · 12 starts · 13 wake · 14 flow:state · 15 unique · 16 paused · 17 restoring · then the lane's
+--       stream, where there is one
 -- ARGV  1 what: flow, permits, unique or rates · 2 lane, "" = none · then task ids, members or fields
 -- Returns  how many were freed
 -- Atomic because  a message that moves on between the look and the removal would lose what it holds.
@@ -13,12 +14,12 @@ call('PERSIST', KEYS[6])
 local k = {
   due = KEYS[1], due_body = KEYS[2], moved = KEYS[3], added = KEYS[4], control = KEYS[5], flow = KEYS[6],
   permits = KEYS[7], parked = KEYS[8], parked_body = KEYS[9], ring = KEYS[10], rates = KEYS[11], starts = KEYS[12],
-  wake = KEYS[13], flow_state = KEYS[14], unique = KEYS[15],
+  wake = KEYS[13], flow_state = KEYS[14], unique = KEYS[15], paused = KEYS[16],
 }
 local lane, now = ARGV[2], flow.now()
 
 local function last_delivered()
-  local groups = redis.pcall('XINFO', 'GROUPS', KEYS[17])
+  local groups = redis.pcall('XINFO', 'GROUPS', KEYS[18])
   for i = 1, groups.err and 0 or #groups do
     local g = {}
     for j = 1, #groups[i], 2 do g[groups[i][j]] = groups[i][j + 1] end
@@ -27,13 +28,13 @@ local function last_delivered()
 end
 -- Whether the entry that a message had on the lane is still to be settled; unknown counts as yes.
 local function is_open(entry)
-  if redis.pcall('HEXISTS', KEYS[16], lane) == 1 then return true end
-  local found = redis.pcall('XRANGE', KEYS[17], entry, entry)
-  local pending = redis.pcall('XPENDING', KEYS[17], 'workers', entry, entry, 1)
+  if redis.pcall('HEXISTS', KEYS[17], lane) == 1 then return true end
+  local found = redis.pcall('XRANGE', KEYS[18], entry, entry)
+  local pending = redis.pcall('XPENDING', KEYS[18], 'workers', entry, entry, 1)
   if pending.err then return not found.err and #found > 0 end
   if #pending > 0 then return true end
   local last = last_delivered()
-  return #found > 0 and (not last or #call('XRANGE', KEYS[17], '(' .. last, entry, 'COUNT', 1) > 0)
+  return #found > 0 and (not last or #call('XRANGE', KEYS[18], '(' .. last, entry, 'COUNT', 1) > 0)
 end
 
 local function is_alive(id)
@@ -41,7 +42,7 @@ local function is_alive(id)
   if not place then return false end
   if redis.pcall('ZSCORE', k.due, id) or flow.parked(k, id) then return true end
   if place == '' then return false end
-  if #KEYS < 17 or string.sub(place, 1, #lane + 1) ~= lane .. '/' then return true end  -- it has moved on
+  if #KEYS < 18 or string.sub(place, 1, #lane + 1) ~= lane .. '/' then return true end  -- it has moved on
   return is_open(string.sub(place, #lane + 2))
 end
 
