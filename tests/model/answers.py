@@ -66,7 +66,8 @@ _READERS = {
 }
 # Left out: ENQUEUE-GAP, which takes a server that was rolled back, and refusals of keys that are not ours.
 # What the model's parties never call: a look of people, and the reply streams of those who wait.
-NOT_CALLED = {"look", "watch"}
+# Limits, schedules and pauses are not in the model; tests/redis has walks over limits.
+NOT_CALLED = {"look", "watch", "submit", "begin", "sweep", "fire", "plan", "pause", "unhold"}
 EXPECTED = {(name, kind) for name, (_, *kinds) in _READERS.items() for kind in kinds}
 
 

@@ -94,7 +94,7 @@ MUTATIONS = {
         "    if not same and not was_committed(n) then", "if true then", ("net",),
     ),
     "cancel_only_what_it_removed": Mutation(
-        25, "cancel", "if call('ZREM', KEYS[1], id) == 1 then", "if true then", ("cancel",)
+        25, "cancel", "if call('ZREM', KEYS[1], id) == 1 or (", "if true or (", ("cancel",)
     ),
     "cancel_frees_due": Mutation(
         25, "cancel", "call('HDEL', KEYS[2], id)\n  call('SET'", "call('SET'", ("cancel", "retry")
@@ -115,7 +115,7 @@ MUTATIONS = {
     ),
     "settled_counted": Mutation(33, "settle", "redis.pcall('HINCRBY', KEYS[1], ARGV[5 + lane], n)", ""),
     "added_counted": Mutation(33, "promote", "pcall('HINCRBY', KEYS[4], ARGV[2 + i], n)", "", ("retry", "time")),
-    "chunk_in_order": Mutation(6, "enqueue", "for a = 6 + lanes, #ARGV, 2 do", "for a = #ARGV - 1, 6 + lanes, -2 do"),
+    "chunk_in_order": Mutation(6, "enqueue", "for a = 6 + lanes, last, 2 do", "for a = last - 1, 6 + lanes, -2 do"),
     "highest_first": Mutation(
         5, "worker/consumer.py", "for lane in lanes:\n            if taken",
         "for lane in reversed(lanes):\n            if taken",
@@ -132,7 +132,7 @@ MUTATIONS = {
         ("keep", "full"),
     ),
     "kept_for_adopters": Mutation(
-        31, "adopt", "if not unkeep(k, KEYS[1], lane, found[i][1]) then take_up", "do take_up",
+        31, "adopt", "local copy = unkeep(k, KEYS[1], lane, found[i][1])", "local copy = false",
         ("keep", "full", "crash"),
     ),
     "kept_for_the_dead": Mutation(
@@ -168,8 +168,8 @@ MUTATIONS = {
     ),
     "heard_lanes_kept": Mutation(6, "worker/keeper.py", ", *queue.heard_since(since)}", "}"),
     "sender_reset": Mutation(
-        1, "broker/async_sender.py", "self._senders.pop(line, None) or Sender(self._config.max_lanes)",
-        "self._senders.setdefault(line, Sender(self._config.max_lanes))", ("net", "time"),
+        1, "broker/async_sender.py", "self._senders.pop(line, None) or Sender(self._config.max_lanes, self._limits)",
+        "self._senders.setdefault(line, Sender(self._config.max_lanes, self._limits))", ("net", "time"),
     ),
     "audit_twice": Mutation(
         18, "worker/reclaimer.py", "if seen is None or (lane.stream, entry) in seen]", "]", ("time", "net")

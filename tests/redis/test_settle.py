@@ -29,7 +29,7 @@ from tests.redis.kit import (
     take,
 )
 
-OPS = "SKCDR"
+OPS = "SKCEDR"
 
 
 def test_success_leaves_result_journal_and_counters(driver, keys):
@@ -106,17 +106,17 @@ def test_the_reply_stream_hears_of_it_only_while_it_exists(driver, keys):
 def test_a_chunk_over_lanes_ops_and_reply_streams_is_one_call(driver, keys):
     driver.run(scripts.watch(keys, "a", 60_000))
     driver.run(scripts.watch(keys, "b", 60_000))
-    low, high = deliver(driver, keys, "w1", 5), deliver(driver, keys, "w1", 5, lane="3:gpu")
+    low, high = deliver(driver, keys, "w1", 6), deliver(driver, keys, "w1", 6, lane="3:gpu")
     chunk = [
         end(keys, delivery, op, reply=reply)
-        for delivery, op, reply in zip([*low, *high], OPS * 2, "abbaabbaab", strict=True)
+        for delivery, op, reply in zip([*low, *high], OPS * 2, "abbaabbaabba", strict=True)
     ]
     assert driver.run(scripts.settle(keys, "w1", chunk)) == []
     state = state_of(driver, keys)
     assert state.counts == dict.fromkeys(STATES.values(), 2)
-    assert state.settled == {LANE: 5, "3:gpu": 5}
-    assert [len(driver.run(plain("XRANGE", keys.reply(name), "-", "+"))) - 1 for name in "ab"] == [4, 4]
-    assert (len(state.due), len(state.dead), len(state.results), state.in_flight) == (2, 2, 8, 0)
+    assert state.settled == {LANE: 6, "3:gpu": 6}
+    assert [len(driver.run(plain("XRANGE", keys.reply(name), "-", "+"))) - 1 for name in "ab"] == [5, 5]
+    assert (len(state.due), len(state.dead), len(state.results), state.in_flight) == (2, 2, 10, 0)
 
 
 def test_five_hundred_items_are_settled_exactly(driver, keys):
