@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from streamwork.broker.pausing import Pause, paused, set_mark
@@ -17,16 +18,16 @@ if TYPE_CHECKING:
     from streamwork.task import Task
 
 
-class Pausing:
+class Pausing(ABC):
     """Pauses are kept in Redis until they are resumed, whatever is started or stopped meanwhile."""
 
     name: str
     connection: Connection
 
     @property
+    @abstractmethod
     def queues(self) -> list[str]:
         """The queues that this app uses."""
-        raise NotImplementedError
 
     def pause(
         self, *, queue: str | None = None, task: str | Task[..., Any] | None = None, group: str | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -211,7 +212,7 @@ class Schedules:
         return None if answer == "running" else answer
 
 
-class Planning:
+class Planning(ABC):
     """The part of an app that declares schedules."""
 
     name: str
@@ -220,13 +221,13 @@ class Planning:
     _planned: dict[tuple[str, str], Schedule]
 
     @property
+    @abstractmethod
     def queues(self) -> list[str]:
         """The queues that this app uses."""
-        raise NotImplementedError
 
+    @abstractmethod
     def find(self, name: str) -> Task[..., Any]:
         """Return a declared task; raises TaskNotFound."""
-        raise NotImplementedError
 
     @property
     def schedules(self) -> Schedules:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from streamwork.config import LOG_FORMATS, LOG_LEVELS
 from streamwork.errors import ConfigError
 from streamwork.store.keys import checked_name
 
@@ -45,6 +46,19 @@ _namespace_option = click.option(
 def place_options(command: F) -> F:
     """Add the options that say where to look: --app, --namespace, --url, --json."""
     for option in (json_option, url_option, _namespace_option, app_option):
+        command = option(command)
+    return command
+
+
+def log_options(command: F) -> F:
+    """Add what a daemon's log lines look like: --log-level, --log-format, --json."""
+    for option in (
+        click.option(
+            "--json", "as_json", is_flag=True, help="Log lines as JSON, on standard output instead of standard error."
+        ),
+        click.option("--log-format", type=click.Choice(LOG_FORMATS), help="[default: text]"),
+        click.option("--log-level", type=click.Choice(LOG_LEVELS), help="[default: info]"),
+    ):
         command = option(command)
     return command
 

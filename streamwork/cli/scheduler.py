@@ -16,8 +16,8 @@ import click
 from streamwork.app import Streamwork
 from streamwork.broker.resend import backoff_s
 from streamwork.cli.discovery import load_app, locate
-from streamwork.cli.options import app_option, examples, url_option
-from streamwork.config import LOG_FORMATS, LOG_LEVELS, load
+from streamwork.cli.options import app_option, examples, log_options, url_option
+from streamwork.config import load
 from streamwork.errors import StoreUnavailable
 from streamwork.ids import random_id
 from streamwork.outage import Outage
@@ -33,11 +33,7 @@ logger = logging.getLogger(__name__)
 ))  # fmt: skip
 @app_option
 @url_option
-@click.option("--log-level", type=click.Choice(LOG_LEVELS), help="[default: info]")
-@click.option("--log-format", type=click.Choice(LOG_FORMATS), help="[default: text]")
-@click.option(
-    "--json", "as_json", is_flag=True, help="Log lines as JSON, on standard output instead of standard error."
-)
+@log_options
 @click.pass_context
 def scheduler(ctx: click.Context, /, *, as_json: bool, **given: Any) -> None:
     """Fire schedules and promote what is due, until told to stop; run no task.

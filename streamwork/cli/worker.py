@@ -11,8 +11,8 @@ import click
 
 from streamwork.app import Streamwork
 from streamwork.cli.discovery import load_app, locate
-from streamwork.cli.options import app_option, examples, names, url_option
-from streamwork.config import LOG_FORMATS, LOG_LEVELS, load
+from streamwork.cli.options import app_option, examples, log_options, names, url_option
+from streamwork.config import load
 from streamwork.telemetry import logs
 from streamwork.worker.supervisor import Supervisor
 
@@ -49,11 +49,7 @@ from streamwork.worker.supervisor import Supervisor
 @click.option("--max-tasks", type=int, metavar="N", help="Replace a process after N task messages. [default: never]")
 @click.option("--max-memory", type=int, metavar="MB", help="Replace a process that grows beyond this. [default: never]")
 @url_option
-@click.option("--log-level", type=click.Choice(LOG_LEVELS), help="[default: info]")
-@click.option("--log-format", type=click.Choice(LOG_FORMATS), help="[default: text]")
-@click.option(
-    "--json", "as_json", is_flag=True, help="Log lines as JSON, on standard output instead of standard error."
-)
+@log_options
 @click.pass_context
 def worker(ctx: click.Context, /, *, burst: bool, reload: bool, as_json: bool, **given: Any) -> None:
     """Run tasks until told to stop.
