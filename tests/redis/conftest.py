@@ -11,6 +11,7 @@ from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.sync_driver import SyncDriver
 from streamwork.testing.server import PrivateServer
 from tests.proxy import DropReplyProxy
+from tests.redis.flowkit import Flow
 
 
 @pytest.fixture
@@ -60,3 +61,15 @@ def proxy(server):
     proxy = DropReplyProxy(server.socket_path)
     yield proxy
     proxy.close()
+
+
+@pytest.fixture
+def flow(driver, keys):
+    """A queue with limits."""
+    return Flow(driver, keys)
+
+
+@pytest.fixture
+def own_flow(own, own_keys):
+    """A queue with limits on a server that only this test uses."""
+    return Flow(own, own_keys)

@@ -12,11 +12,6 @@ from tests.redis.kit import LANE, full, owners, signals
 HOUR = 3_600_000_000
 
 
-@pytest.fixture
-def flow(driver, keys):
-    return Flow(driver, keys)
-
-
 def now_us(flow):
     seconds, us = flow.run("TIME")
     return int(seconds) * 1_000_000 + int(us)

@@ -13,11 +13,6 @@ ALL = (c(), k(), g(most=1))
 NAMES = ("k:x", "c:x", "g:x")
 
 
-@pytest.fixture
-def flow(driver, keys):
-    return Flow(driver, keys)
-
-
 def held(flow):
     return [flow.holders(name) for name in NAMES]
 

@@ -5,14 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.helpers import state_of
-from tests.redis.flowkit import Flow, c, g, k
+from tests.redis.flowkit import c, g, k
 
 ALL = (c(), k(), g(most=1))
-
-
-@pytest.fixture
-def flow(driver, keys):
-    return Flow(driver, keys)
 
 
 @pytest.mark.parametrize("limit", ALL, ids=lambda limit: limit[0])

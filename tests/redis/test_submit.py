@@ -6,20 +6,10 @@ import pytest
 
 from streamwork.errors import StoreError, StoreFull
 from tests.helpers import state_of, wait_until
-from tests.redis.flowkit import Flow, c, g, k, t, u, w
+from tests.redis.flowkit import c, g, k, t, u, w
 from tests.redis.kit import LANE, bell, dump, full, signals
 
 EVERYTHING = (c(), k(), g(), t(1_000_000), w(1, 1_000_000), u())
-
-
-@pytest.fixture
-def flow(driver, keys):
-    return Flow(driver, keys)
-
-
-@pytest.fixture
-def own_flow(own, own_keys):
-    return Flow(own, own_keys)
 
 
 def test_one_with_room_is_on_its_lane_and_holds_all_that_it_asked_for(flow):

@@ -13,6 +13,8 @@ local k = {
   permits = KEYS[8], parked = KEYS[9], parked_body = KEYS[10], ring = KEYS[11], rates = KEYS[12], starts = KEYS[13],
   wake = KEYS[14], flow_state = KEYS[15], unique = KEYS[16], paused = KEYS[17],
 }
+local foreign = flow.foreign(k)
+if foreign then error('BEGIN-TYPE ' .. foreign) end
 call('PERSIST', KEYS[7])
 local now, answers = flow.now(), {}
 for a = 3, #ARGV, 5 do

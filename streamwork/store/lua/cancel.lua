@@ -45,6 +45,8 @@ local k = {
   starts = KEYS[20], wake = KEYS[21], flow_state = KEYS[22], unique = KEYS[23], paused = KEYS[24],
 }
 k.has_flow = flow.is_on(k)
+local foreign = k.has_flow and flow.foreign(k)
+if foreign then error('CANCEL-TYPE ' .. foreign) end
 local parked = k.has_flow and flow.parked(k, id)
 if call('ZREM', KEYS[1], id) == 1 or (parked and flow.leave(k, id, parked)) then
   call('HDEL', KEYS[2], id)

@@ -23,6 +23,19 @@ function flow.is_on(k)
   return type(n) == 'number' and n > 0
 end
 
+local ZSETS = {'permits', 'parked', 'ring', 'starts', 'wake', 'due'}
+local HASHES = {'flow', 'parked_body', 'rates', 'flow_state', 'unique', 'due_body', 'moved'}
+-- A key among those below under which something else stands, nil = none: asked before the first write (rule 21).
+function flow.foreign(k)
+  for kind, names in pairs({zset = ZSETS, hash = HASHES}) do
+    for i = 1, #names do
+      local key = k[names[i]]
+      local is = redis.call('TYPE', key).ok
+      if is ~= kind and is ~= 'none' then return key .. ' is a ' .. is end
+    end
+  end
+end
+
 -- The limits of a message, {} where it has none. The record is its place, a line of its own, and the packed limits.
 function flow.limits(k, id)
   local record = redis.pcall('HGET', k.flow, id)

@@ -43,6 +43,10 @@ local function announce(i, lane)
 end
 
 local has_flow = flow.is_on(k)
+-- Lines of rates that have a token now, and those where a wake came to its bound.
+local woken = pcall('ZRANGEBYSCORE', k.wake, '-inf', flow.now(), 'LIMIT', 0, 20)
+local foreign = (has_flow or (not woken.err and #woken > 0)) and flow.foreign(k)
+if foreign then error('PROMOTE-TYPE ' .. foreign) end
 -- A permit or a line is asked for first, and a full Redis would refuse that: this write changes nothing.
 if has_flow then call('PERSIST', k.flow) end
 -- Answers whether a message with limits may go on; else it waits in a line from now on.
@@ -55,8 +59,6 @@ local function may_go(id, lane, past, message)
   flow.park(k, id, lacks, {lane = lane, past = past, body = message}, flow.now())
   return false
 end
--- Lines of rates that have a token now, and those where a wake came to its bound.
-local woken = pcall('ZRANGEBYSCORE', k.wake, '-inf', flow.now(), 'LIMIT', 0, 20)
 for n = 1, woken.err and 0 or #woken do
   call('ZREM', k.wake, woken[n])
   flow.wake(k, woken[n], flow.now(), 50)

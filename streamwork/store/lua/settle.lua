@@ -93,7 +93,8 @@ if uses.flags then must_be(k.moved, 'hash') end
 local has_marks, has_suspects = call('HLEN', k.cancelled) > 0, call('HLEN', k.suspects) > 0
 local has_kept = redis.pcall('HLEN', k.kept)
 has_kept = type(has_kept) == 'number' and has_kept > 0
-k.has_flow = flow.is_on(k)
+-- An end counts whatever stands where limits are kept; what it does not free then, the sweep does.
+k.has_flow = flow.is_on(k) and not flow.foreign(k)
 if k.has_flow then
   k.streams, k.bells = {}, {}
   for i = 1, lanes do

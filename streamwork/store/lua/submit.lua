@@ -37,10 +37,10 @@ local function must_be(key, kind)
   if is ~= kind and is ~= 'none' then error('ENQUEUE-TYPE ' .. key .. ' is a ' .. is) end
   return is
 end
-for key, kind in pairs({
-  [2] = 'hash', [5] = 'hash', [6] = 'zset', [7] = 'hash', [8] = 'hash', [9] = 'hash', [10] = 'zset', [11] = 'zset',
-  [12] = 'hash', [13] = 'zset', [14] = 'hash', [15] = 'zset', [16] = 'zset', [17] = 'hash', [18] = 'hash',
-}) do must_be(KEYS[key], kind) end
+must_be(KEYS[2], 'hash')
+must_be(KEYS[5], 'hash')
+local foreign = flow.foreign(k)
+if foreign then error('ENQUEUE-TYPE ' .. foreign) end
 local new, missing, lost = 0, {}, {}
 for i = 1, lanes do
   local is_known = call('HEXISTS', KEYS[2], ARGV[5 + i]) == 1
@@ -52,9 +52,10 @@ end
 if call('HLEN', KEYS[2]) + new > tonumber(ARGV[3]) then return redis.error_reply('ENQUEUE-LANES ' .. ARGV[3]) end
 local now = flow.now()
 local now_ms = math.floor(now / 1000)
-local at = {}
+local at, asked = {}, {}
 for a = 6 + lanes, last, 6 do
   local when = ARGV[a + 2]
+  asked[a] = cmsgpack.unpack(ARGV[a + 4])
   if when ~= '' then
     local is_span = string.sub(when, 1, 1) == '+'
     local ms = tonumber(is_span and string.sub(when, 2) or when)
@@ -112,7 +113,7 @@ local function enter(a, limits)
 end
 
 for a = 6 + lanes, last, 6 do
-  local id, limits = ARGV[a + 1], cmsgpack.unpack(ARGV[a + 4])
+  local id, limits = ARGV[a + 1], asked[a]
   local answer, replaced
   for i = 1, #limits do
     if limits[i][1] == 'u' and not answer then

@@ -10,12 +10,14 @@
 -- maxmemory (rule 3).
 -- It is for what was lost by hand or with a server (DEL of a lane, a failover): in normal life every end frees its own.
 local call = redis.call
-call('PERSIST', KEYS[6])
 local k = {
   due = KEYS[1], due_body = KEYS[2], moved = KEYS[3], added = KEYS[4], control = KEYS[5], flow = KEYS[6],
   permits = KEYS[7], parked = KEYS[8], parked_body = KEYS[9], ring = KEYS[10], rates = KEYS[11], starts = KEYS[12],
   wake = KEYS[13], flow_state = KEYS[14], unique = KEYS[15], paused = KEYS[16],
 }
+local foreign = flow.foreign(k)
+if foreign then error('SWEEP-TYPE ' .. foreign) end
+call('PERSIST', KEYS[6])
 local lane, now = ARGV[2], flow.now()
 
 local function last_delivered()
