@@ -98,25 +98,28 @@ def test_calls_of_one_key_run_one_at_a_time_in_order_through_their_retries(start
     }
 
 
-def test_no_span_sees_more_starts_than_the_rate_allows(start, send, app, look):
+def test_a_window_lets_so_many_start_in_each_span_of_it(start, send, app, look, driver):
     start(slots=20)
     start(slots=20)
+    before_ms = driver.server_ms()
     window = send.declared(faults.nothing).options(rate=Rate("10/s", window=True))
-    handles = app.enqueue_many(window.call(n) for n in range(35))
-    for handle in handles:
+    for handle in app.enqueue_many(window.call(n) for n in range(35)):
         handle.result(timeout=30)
     begun = sorted(at for _, at, _ in spans(look))
-    # Redis dates a start before the body begins, by some milliseconds that may differ from one to the next.
-    assert max(sum(at <= other < at + 950 for other in begun) for at in begun) == 10
+    # Redis dates a start before the body begins, so the eleventh body begins a second after the first was dated, or
+    # later. That no span at all sees more is shown by the dates themselves, in tests/redis/test_begin.py.
+    assert all(at >= before_ms + n // 10 * 1000 for n, at in enumerate(begun))
 
 
-def test_a_bucket_allows_its_burst_and_then_its_rate(start, send, app, look):
+def test_a_bucket_allows_its_burst_and_then_its_rate(start, send, app, look, driver):
     start(slots=20)
+    before_ms = driver.server_ms()
     task = send.declared(faults.nothing).options(rate=Rate("20/s", burst=5))
     for handle in app.enqueue_many(task.call(n) for n in range(25)):
         handle.result(timeout=30)
     begun = sorted(at for _, at, _ in spans(look))
-    assert all(begun[n] - begun[0] >= (n - 4) * 50 - 60 for n in range(5, 25))  # the last 60 ms are a busy machine's
+    # One more than the burst needs 50 ms, and so on; a millisecond is lost where instants are cut to whole ones.
+    assert all(at >= before_ms + max(0, n - 4) * 50 - 1 for n, at in enumerate(begun))
 
 
 def test_a_large_group_does_not_hold_up_the_first_of_another(start, send, app, notes):
