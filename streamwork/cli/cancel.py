@@ -9,7 +9,7 @@ import click
 from streamwork.broker.lookup import UNDECODABLE, TaskView, find_task
 from streamwork.broker.stats import queue_names
 from streamwork.broker.whereabouts import cancelling
-from streamwork.cli.options import examples, names, place_options
+from streamwork.cli.options import examples, only_option, place_options
 from streamwork.cli.session import Session
 from streamwork.cli.show import print_json
 from streamwork.ids import task_id_at_ms
@@ -47,9 +47,7 @@ def find(session: Session, task_id: str, only: tuple[str, ...] | None) -> TaskVi
 ))  # fmt: skip
 @click.argument("task_id", metavar="ID")
 @click.option("--terminate", is_flag=True, help="End a run that goes on: cancel it, or kill its process.")
-@click.option(
-    "-Q", "--queues", "only", metavar="A,B", callback=names("queue"), help="Look into these only. [default: all]"
-)
+@only_option
 @place_options
 def cancel(task_id: str, *, terminate: bool, only: tuple[str, ...] | None, as_json: bool, **place: Any) -> None:
     """Cancel one task message.

@@ -38,6 +38,9 @@ app_option = click.option(
 url_option = click.option(
     "--url", metavar="URL", help="Redis, as redis://[user:password@]host:port/0. [default: the app's]"
 )
+only_option = click.option(
+    "-Q", "--queues", "only", metavar="A,B", callback=names("queue"), help="Look into these only. [default: all]"
+)
 _namespace_option = click.option(
     "--namespace", metavar="NAME", help="Name of the app; then nothing is imported to learn it."
 )

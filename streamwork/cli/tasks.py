@@ -19,7 +19,7 @@ from streamwork.broker.lookup import (
     TaskView,
 )
 from streamwork.cli.cancel import cancel, checked_id, find
-from streamwork.cli.options import examples, names, place_options
+from streamwork.cli.options import examples, only_option, place_options
 from streamwork.cli.session import Session
 from streamwork.cli.show import console, instant, plain_json, print_json, span, table
 from streamwork.cli.why import why
@@ -46,9 +46,7 @@ def tasks() -> None:
     "streamwork tasks show $id --json | jq .failure.traceback -r",
 ))  # fmt: skip
 @click.argument("task_id", metavar="ID")
-@click.option(
-    "-Q", "--queues", "only", metavar="A,B", callback=names("queue"), help="Look into these only. [default: all]"
-)
+@only_option
 @place_options
 @click.pass_context
 def show(ctx: click.Context, /, task_id: str, only: tuple[str, ...] | None, *, as_json: bool, **place: Any) -> None:

@@ -11,7 +11,7 @@ from streamwork.broker.stats import queue_names
 from streamwork.broker.why import Reason
 from streamwork.broker.why import why as reasons_of
 from streamwork.cli.cancel import checked_id
-from streamwork.cli.options import examples, names, place_options
+from streamwork.cli.options import examples, only_option, place_options
 from streamwork.cli.session import Session
 from streamwork.cli.show import console, print_json
 from streamwork.store.keys import QueueKeys
@@ -22,9 +22,7 @@ from streamwork.store.keys import QueueKeys
     "streamwork tasks why $id --json | jq -r '.reasons[].code'",
 ))  # fmt: skip
 @click.argument("task_id", metavar="ID")
-@click.option(
-    "-Q", "--queues", "only", metavar="A,B", callback=names("queue"), help="Look into these only. [default: all]"
-)
+@only_option
 @place_options
 @click.pass_context
 def why(ctx: click.Context, /, task_id: str, only: tuple[str, ...] | None, *, as_json: bool, **place: Any) -> None:
