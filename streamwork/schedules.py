@@ -100,7 +100,8 @@ class Schedules:
             False where the very same one is there.
 
         Raises:
-            ConfigError: A value is wrong, or there is another one of that name; nothing was stored.
+            ConfigError: A value is wrong, or there is another one of that name, or one that stands in code; nothing was
+                stored.
             TaskNotFound: The app does not declare the task, and `elsewhere` was not said; nothing was stored.
         """
         refuse_on_loop("schedules.add", "schedules.aadd")
@@ -198,6 +199,8 @@ class Schedules:
 
     @staticmethod
     def _added(name: str, answer: str) -> bool:
+        if answer == "declared":
+            raise ConfigError(f"schedule {name!r} stands in code: change it there, or give another name")
         if answer == "there":
             raise ConfigError(f"there is another schedule {name!r}: give replace=True to change it, or another name")
         return answer == "done"

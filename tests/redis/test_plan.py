@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from streamwork import Streamwork
 from streamwork.errors import StoreFull
+from streamwork.model.calendar import every
+from streamwork.model.schedule import encode_schedule
+from streamwork.schedules import schedule_of
 from streamwork.store.commands import plain
 from streamwork.store.planning import plan
 from tests.redis.kit import dump, full, mark_of, set_mark, signals
@@ -137,3 +141,17 @@ def test_a_full_redis_refuses_whole_and_still_removes(own, own_keys):
     with full(own):
         assert own.run(plan(own_keys, NAME, "remove")) == "done"
     assert own.run(plain("EXISTS", own_keys.schedules, own_keys.schedule_marks)) == 0
+
+
+@pytest.mark.parametrize("mode", ["add", "replace"])
+def test_what_stands_in_code_is_not_replaced_by_hand(driver, keys, mode):
+    call = Streamwork("shop").call("tests.echo", 1)
+    declared = schedule_of(NAME, call, every(60_000), "last", "queue", is_declared=True)
+    driver.run(plan(keys, NAME, "declare", encode_schedule(declared)))
+    before = dump(driver, keys.namespace)
+    assert driver.run(plan(keys, NAME, mode, TWO)) == "declared"
+    assert dump(driver, keys.namespace) == before
+    other = encode_schedule(schedule_of(NAME, call, every(30_000), "last", "queue", is_declared=True))
+    assert driver.run(plan(keys, NAME, "declare", other)) == "done"
+    assert driver.run(plan(keys, NAME, "remove")) == "done"
+    assert driver.run(plan(keys, NAME, mode, TWO)) == "done"
