@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ _AT_ONCE = 200
 # few enough that the first message of a new group soon has its turn.
 _PLACES_PER_SLOT = 2
 _LEAST_PLACES = 10
+# With more limits in use at once their numbers are not compared: one look would take Redis more than some milliseconds.
+_MOST_COMPARED = 10_000
 
 
 class Sweeper(Service):
@@ -35,6 +38,9 @@ class Sweeper(Service):
         self._driver = driver
         self._queue = queue
         self._cursors: dict[str, bytes] = {}
+        # Permits by limit, seen since the cursor began anew; what did not match the kept number then.
+        self._seen: Counter[bytes] = Counter()
+        self._doubted: dict[bytes, tuple[int, int]] = {}
 
     async def tick(self) -> float | None:
         """Set the window, and look at some of what is held."""
@@ -49,13 +55,17 @@ class Sweeper(Service):
         await self._driver.run(plain("HSET", keys.flow_state, "window", places))
         freed = await self._sweep_flow()
         for what, scan, key, step in (
-            ("permits", "ZSCAN", keys.permits, 2),
+            ("permits", "HSCAN", keys.permits, 2),
             ("unique", "HSCAN", keys.unique, 2),
             ("rates", "HSCAN", keys.rates, 2),
         ):
             found = (await self._scan(scan, key))[::step]
+            if what == "permits":
+                self._seen.update(member.rpartition(b"\0")[0] for member in found)
             if found:
                 freed += await self._driver.run(sweep(keys, what, found))
+        if self._cursors[keys.permits] == b"0":
+            await self._compare()
         if freed:
             logger.info("freed what was held for lost messages", extra={"queue": keys.queue, "count": freed})
         return None
@@ -70,6 +80,28 @@ class Sweeper(Service):
         for lane, ids in by_lane.items():
             freed += await self._driver.run(sweep(self._queue.keys, "flow", ids, lane))
         return freed
+
+    async def _compare(self) -> None:
+        """Correct how many permits a limit is said to have, where that is wrong in the same way twice running.
+
+        The scripts change both in one step, so only hands can have done that; a limit would stay full for ever.
+        """
+        keys = self._queue.keys
+        numbers, self._seen = self._seen, Counter()
+        if await self._driver.run(plain("HLEN", keys.flow_state)) > _MOST_COMPARED:
+            return
+        flat = await self._driver.run(plain("HGETALL", keys.flow_state))
+        kept = {field[1:]: int(n) for field, n in zip(flat[::2], flat[1::2], strict=True) if field[:1] == b"+"}
+        waiting = [field for field in flat[::2] if field[:1] == b"-"]
+        wrong = {name: (kept.get(name, 0), numbers[name]) for name in {*kept, *numbers} - {b""}}
+        wrong = {name: two for name, two in wrong.items() if two[0] != two[1]}
+        twice = [part for name, two in wrong.items() if self._doubted.get(name) == two for part in (name, *two)]
+        self._doubted = wrong
+        found: tuple[tuple[str, list[Any]], ...] = (("held", twice), ("waiting", waiting))
+        for what, names in found:
+            changed = await self._driver.run(sweep(keys, what, names)) if names else 0
+            if changed:
+                logger.warning("corrected how many a limit was said to have", extra={"queue": keys.queue})
 
     async def _scan(self, command: str, key: str) -> Sequence[Any]:
         cursor, found = await self._driver.run(plain(command, key, self._cursors.get(key, b"0"), "COUNT", _AT_ONCE))

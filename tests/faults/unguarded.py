@@ -36,20 +36,21 @@ def patched(path, names):
     return text
 
 
-def _blocks(path):
-    lines = (ROOT / path).read_text().splitlines()
-    return [f"streamwork/store/lua/{line.partition(':')[2].strip()}.lua" for line in lines if "-- include:" in line]
+def _path(name):
+    return f"streamwork/store/lua/{name}.lua"
 
 
 def _cut_scripts(names):
+    from streamwork.store.commands import blocks_of, compose
     from streamwork.store.scripts import ALL_SCRIPTS
 
     wanted = files_of(names)
     for script in ALL_SCRIPTS:
-        path = f"streamwork/store/lua/{script.name}.lua"
-        parts = [*_blocks(path), path]
-        if not wanted.isdisjoint(parts):
-            script.__dict__["source"] = "\n".join(patched(part, names) for part in parts).encode()
+        blocks = blocks_of((ROOT / _path(script.name)).read_text())
+        parts = {script.name}.union(*blocks)
+        if not wanted.isdisjoint(map(_path, parts)):
+            text = compose(script.name, lambda name: patched(_path(name), names))
+            script.__dict__["source"] = text.encode()
             script.__dict__.pop("sha", None)  # is made from the source when it is asked for
     return ALL_SCRIPTS
 

@@ -162,7 +162,7 @@ class Flow:
         return {name: n for name, n in left.items() if n}
 
     def _pairs(self, key):
-        rows = [row.split(b"\0") for row in self.run("ZRANGEBYLEX", key, "-", "+")]
+        rows = [row.split(b"\0") for row in sorted(self.run("HKEYS", key))]
         return [(row[0].decode(), row[-1].decode()) for row in rows]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamwork.store import healing, scripts
-from tests.redis.flowkit import Flow, c, g, k, t
+from tests.redis.flowkit import Flow, c, g, k
 from tests.redis.kit import LANE, bell, full, signals
 
 HOUR = 3_600_000_000
@@ -177,16 +177,6 @@ def test_one_that_moves_on_keeps_its_arrival(flow):
     assert flow.line("c:b") == early + late
 
 
-def test_one_that_lacks_a_rate_waits_there_and_keeps_nothing(flow):
-    flow.send(t(HOUR))
-    flow.send(c())
-    waits, _ = flow.send(c(), t(HOUR))
-    assert flow.line("c:x") == waits
-    _, two = flow.read()
-    flow.end(two)
-    assert (flow.line("t:x"), flow.holders("c:x")) == (waits, [])
-
-
 def test_a_bounded_number_is_woken_at_once_and_the_promoter_goes_on(flow):
     flow.send(c(most=1))
     flow.send(c("c:y"))
@@ -200,21 +190,6 @@ def test_a_bounded_number_is_woken_at_once_and_the_promoter_goes_on(flow):
     flow.promote()
     assert (flow.line("c:x"), flow.line("c:y"), flow.holders("c:x")) == ([], movers, last)
     assert flow.run("EXISTS", flow.keys.wake) == 0
-
-
-def test_the_numbers_of_the_message_that_asks_decide(flow):
-    flow.send(c(most=2), count=2)
-    new, _ = flow.send(c(most=3))
-    old, _ = flow.send(c(most=2))
-    newer, _ = flow.send(c(most=3))
-    assert (len(flow.on_lane()), flow.parked()) == (3, sorted(old + newer))
-    assert new[0] in flow.on_lane()
-    one, two, three = flow.read()
-    flow.end(one)
-    assert flow.line("c:x") == old + newer  # the first in line asks for 2, and 2 run
-    flow.end(two)
-    flow.end(three)
-    assert flow.line("c:x") == []
 
 
 def test_what_is_due_asks_when_it_is_promoted(flow):

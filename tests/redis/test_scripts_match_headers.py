@@ -246,6 +246,8 @@ def walk_limits(driver, keys):
         driver.run(scripts.cancel(keys, task_id, "me", b"c", 1, "r", lane=HIGH))
     for what in ("flow", "permits", "unique", "rates"):
         driver.run(sweep(keys, what, [sent[0][0], "c:t\0" + sent[0][0], "w:t"], LANE))
+    driver.run(sweep(keys, "held", ["c:t", 0, 1]))
+    driver.run(sweep(keys, "waiting", ["-c:t"]))
 
 
 def walk_kept(driver, keys):

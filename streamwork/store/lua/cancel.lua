@@ -1,5 +1,5 @@
 -- Cancel a task message that waits in due or in a line, or ask for it where it is on a lane (rule 25).
--- include: flow
+-- include: flow+room+lines
 -- include: finish
 -- KEYS  1 due · 2 due:body · 3 cancelled · 4 control · 5 result · 6 counts · 7 reply stream · 8 dead · 9 moved ·
 --       10 the lane it was sent to · 11 restoring · 12 kept · 13 added · 14 flow · 15 permits · 16 parked · 17 parked:body ·
@@ -44,8 +44,10 @@ local k = {
   flow = KEYS[14], permits = KEYS[15], parked = KEYS[16], parked_body = KEYS[17], ring = KEYS[18], rates = KEYS[19],
   starts = KEYS[20], wake = KEYS[21], flow_state = KEYS[22], unique = KEYS[23], paused = KEYS[24],
 }
-k.has_flow = flow.is_on(k)
-local foreign = k.has_flow and flow.foreign(k)
+local has_limits = redis.pcall('HLEN', k.flow)
+if type(has_limits) == 'number' and has_limits > 0 then flow = open_flow() end
+k.has_flow = flow ~= nil
+local foreign = flow and flow.foreign(k)
 if foreign then error('CANCEL-TYPE ' .. foreign) end
 local parked = k.has_flow and flow.parked(k, id)
 if call('ZREM', KEYS[1], id) == 1 or (parked and flow.leave(k, id, parked)) then
@@ -54,6 +56,7 @@ if call('ZREM', KEYS[1], id) == 1 or (parked and flow.leave(k, id, parked)) then
   call('HINCRBY', KEYS[6], 'cancelled', 1)
   redis.pcall('XADD', KEYS[7], 'NOMKSTREAM', 'MAXLEN', '~', 10000, '*', 'i', id, 'v', ARGV[3])
   finish(k, id, nil, false, false, true)
+  if k.has_flow then flow.flush(k) end
   return 'cancelled'
 end
 if is_over(ARGV[5]) then

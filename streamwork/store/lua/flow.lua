@@ -1,30 +1,38 @@
--- Limits of how many run, in which order and how fast: rooms, permits, lines and who is next (rule 28).
+-- Limits of how many run, in which order and how fast: who has which permit (rule 28). It goes on in room.lua and lines.lua.
 -- KEYS  none of its own: the including script passes a table `k` with flow, permits, parked, parked_body, ring, rates,
 --       starts, wake, flow_state, unique, paused, due, due_body, moved, added and control; `streams` and `bells` by lane where it
 --       may put a message there itself.
 -- ARGV  none of its own.
--- Returns  nothing: it defines `flow`.
+-- Returns  nothing: it defines `flow`. A script that changed anything through it calls flow.flush(k) before it returns.
 -- Atomic because  the including script is: a permit, the record that has it and the place of the message change together.
--- Cost  O(log members) per limit of a message. Permits are members of a sorted set, <limit> NUL <id>, and never a count:
--- what is there twice counts once, and who ends frees only its own.
+-- Cost  O(1) per limit of a message. What one script call has read it reads once, and most of what it writes goes in one
+-- command per key at its end: commands of their own for each, and sorted sets, cost Redis five times as much.
+-- Permits are fields of a hash, <limit> NUL <id>: what is there twice counts once, and who ends frees only its own. How many
+-- a limit has is kept beside them (+<limit> in flow:state, and -<line> for who waits) and changes only where a field came or
+-- went; the sweep compares the two (sweep.lua).
 -- A limit is {kind, name, …}: c = that many at once (n) · k = one at a time in order · g = a fair group (weight, n) ·
 -- t = a bucket of tokens (us per token, burst) · w = so many in any span (n, us). The numbers are those of the message
 -- that asks. u = unique, kept until it ends. All keys that this touches are sorted sets and hashes of ours.
 local flow = {}
-local NUL, SOH, WINDOW = '\0', '\1', '*'
+local NUL, SOH, WINDOW, NONE = '\0', '\1', '*', {}
+-- What this call of the script knows; nobody else writes meanwhile. How many have a permit and how many wait by limit, what
+-- of that Redis has, limits by their packed text, {tokens, when} by rate, starts in a window, whether a group is paused.
+local held, waits, had, waited, unpacked, buckets, started, paused = {}, {}, {}, {}, {}, {}, {}, {}
+-- What flow.flush writes: places by id; owners of names; permits that came or went; fields of `rates`; members of `starts`; rates to look at
+-- again; for how long `rates` and `starts` mean anything, ms.
+local places, owners, taken, gone, begun, remembered, relook, lives = {}, {}, {}, {}, {}, {}, {}, {}
 
+local clock
 function flow.now()
-  local t = redis.call('TIME')
-  return t[1] * 1000000 + t[2]
+  if not clock then
+    local t = redis.call('TIME')
+    clock = t[1] * 1000000 + t[2]
+  end
+  return clock
 end
 
-function flow.is_on(k)
-  local n = redis.pcall('HLEN', k.flow)
-  return type(n) == 'number' and n > 0
-end
-
-local ZSETS = {'permits', 'parked', 'ring', 'starts', 'wake', 'due'}
-local HASHES = {'flow', 'parked_body', 'rates', 'flow_state', 'unique', 'due_body', 'moved'}
+local ZSETS = {'parked', 'ring', 'starts', 'wake', 'due'}
+local HASHES = {'flow', 'permits', 'parked_body', 'rates', 'flow_state', 'unique', 'due_body', 'moved'}
 -- A key among those below under which something else stands, nil = none: asked before the first write (rule 21).
 function flow.foreign(k)
   for kind, names in pairs({zset = ZSETS, hash = HASHES}) do
@@ -36,243 +44,212 @@ function flow.foreign(k)
   end
 end
 
--- The limits of a message, {} where it has none. The record is its place, a line of its own, and the packed limits.
-function flow.limits(k, id)
-  local record = redis.pcall('HGET', k.flow, id)
-  if type(record) ~= 'string' then return {} end
-  local cut = string.find(record, '\n', 1, true)
-  local fine, limits = pcall(cmsgpack.unpack, string.sub(record, (cut or 0) + 1))
-  return fine and type(limits) == 'table' and limits or {}, cut and string.sub(record, cut + 1)
+-- One command for many arguments, of which Lua's stack holds about 8,000; answers the sum of what it answers.
+local function many(command, key, list)
+  local sum = 0
+  for i = 1, #list, 4000 do sum = sum + redis.call(command, key, unpack(list, i, math.min(i + 3999, #list))) end
+  return sum
 end
 
-local function count(key, name, from)
-  return redis.call('ZLEXCOUNT', key, '[' .. name .. NUL .. (from or ''), '(' .. name .. SOH)
-end
-local function holds_permit(k, name, id) return redis.call('ZSCORE', k.permits, name .. NUL .. id) end
-local function first_of_line(k, name)
-  return redis.call('ZRANGEBYLEX', k.parked, '[' .. name .. NUL, '(' .. name .. SOH, 'LIMIT', 0, 1)[1]
-end
-
--- Tokens that a bucket has now; what is reserved is still in it.
-local function tokens(k, limit, now)
-  local kept = redis.call('HGET', k.rates, limit[2])
-  local had, at = string.match(kept or '', '^([%d.]+) (%d+) ')
-  if not had then return limit[4] end
-  return math.min(limit[4], tonumber(had) + math.max(0, now - at) / limit[3])
+-- Redis keeps a small hash or sorted set as a list, which it searches from end to end, until something longer than 64 bytes
+-- has been in it: with 100 permits that made each one as dear as all the rest of its message.
+local LONG = string.rep('.', 65)
+local function spread(command, key, list)
+  if #list == 0 then return end
+  local is_new = redis.call('EXISTS', key) == 0
+  if is_new and command == 'HSET' then redis.call('HSET', key, LONG, LONG) end
+  if is_new and command == 'ZADD' then redis.call('ZADD', key, '0', LONG) end
+  many(command, key, list)
+  if is_new then redis.call(command == 'HSET' and 'HDEL' or 'ZREM', key, LONG) end
 end
 
--- Whether nothing of a group may come now, whatever room its queue has: it is paused, or at its own limit.
-local function is_held_back(k, limit)
-  return redis.pcall('HEXISTS', k.paused, 'group:' .. string.sub(limit[2], 3)) == 1
-    or (limit[4] > 0 and count(k.permits, limit[2]) >= limit[4])
-end
-
--- Whether a limit lets one more in; a rate answers also when it will, in us since 1970, where time alone brings that.
-local function room(k, limit, now)
-  local kind, name = limit[1], limit[2]
-  if kind == 'c' then return count(k.permits, name) < limit[3] end
-  if kind == 'k' then return count(k.permits, name) < 1 end
-  if kind == 'g' then
-    local most = tonumber(redis.call('HGET', k.flow_state, 'window') or '') or 20
-    return count(k.permits, WINDOW) < most and not is_held_back(k, limit)
+function flow.unpacked(packed)
+  local limits = unpacked[packed]
+  if not limits then
+    local fine, found = pcall(cmsgpack.unpack, packed)
+    limits = fine and type(found) == 'table' and found or {}
+    unpacked[packed] = limits
   end
-  local reserved = count(k.permits, name)
-  if kind == 't' then
-    local has = tokens(k, limit, now)
-    -- The last digits of a sum of fractions must not hold a token back.
-    if has + 1e-6 >= reserved + 1 then return true end
-    return false, reserved + 1 <= limit[4] and math.ceil(now + (reserved + 1 - has) * limit[3])
-  end
-  local oldest = string.format('%016.0f', now - limit[4])
-  redis.call('ZREMRANGEBYLEX', k.starts, '[' .. name .. NUL, '(' .. name .. NUL .. oldest)
-  if count(k.starts, name) + reserved < limit[3] then return true end
-  local first = redis.call('ZRANGEBYLEX', k.starts, '[' .. name .. NUL, '(' .. name .. SOH, 'LIMIT', 0, 1)[1]
-  return false, first and reserved < limit[3] and string.sub(first, #name + 2, #name + 17) + limit[4] + 1
+  return limits
 end
 
--- Take every permit a message asks for, or none; answers the limit that lacks room, or nothing. `from` is the line that
--- it comes from: elsewhere those that wait already go first.
-function flow.admit(k, id, limits, now, from)
+-- The limits of messages, each {limits, packed, where it is}, false where it has none. A record is its place, a line of
+-- its own, and the packed limits.
+function flow.records(k, ids)
+  local found, records = redis.call('HMGET', k.flow, unpack(ids)), {}
+  for i = 1, #ids do
+    local record = found[i]
+    local cut = record and string.find(record, '\n', 1, true)
+    local packed = cut and string.sub(record, cut + 1)
+    records[i] = packed and {flow.unpacked(packed), packed, string.sub(record, 1, cut - 1)}
+  end
+  return records
+end
+
+-- Note where an admitted message is, so that who looks after the permits finds it.
+function flow.placed(id, packed, where) places[id] = where .. '\n' .. packed end
+-- Whether a message with limits has not ended.
+function flow.is_known(k, id) return places[id] ~= nil or redis.call('HEXISTS', k.flow, id) == 1 end
+
+local function range(name) return '[' .. name .. NUL, '(' .. name .. SOH end
+
+-- Read together how many have, and wait for, the limits of these messages.
+function flow.foresee(k, records)
+  local names, fields = {}, {}
+  local function ask(name)
+    if held[name] then return end
+    held[name], waits[name] = 0, 0
+    names[#names + 1] = name
+    fields[#fields + 1], fields[#fields + 2] = '+' .. name, '-' .. name
+  end
+  for n = 1, #records do
+    local limits = records[n] and records[n][1] or NONE
+    for i = 1, #limits do
+      if limits[i][1] ~= 'u' then ask(limits[i][2]) end
+      if limits[i][1] == 'g' then ask(WINDOW) end
+    end
+  end
+  for i = 1, #fields, 4000 do
+    local found = redis.call('HMGET', k.flow_state, unpack(fields, i, math.min(i + 3999, #fields)))
+    for j = 1, #found, 2 do
+      local name = names[(i + j) / 2]
+      held[name], waits[name] = tonumber(found[j] or 0) or 0, tonumber(found[j + 1] or 0) or 0
+      had[name], waited[name] = held[name], waits[name]
+    end
+  end
+end
+local function count(k, name)
+  local n = held[name]
+  if n then return n end
+  local found = redis.call('HMGET', k.flow_state, '+' .. name, '-' .. name)
+  held[name], waits[name] = tonumber(found[1] or 0) or 0, tonumber(found[2] or 0) or 0
+  had[name], waited[name] = held[name], waits[name]
+  return held[name]
+end
+function flow.waiting(k, name)
+  if not held[name] then count(k, name) end
+  return waits[name]
+end
+local function recount(k, name, has, wait)
+  held[name], waits[name] = math.max(0, count(k, name) + has), math.max(0, waits[name] + wait)
+end
+flow.recount = recount
+
+-- Which permits messages have, by position or id, and by name; records as flow.records gives them.
+function flow.permits(k, ids, records)
+  local fields, whose, names, has = {}, {}, {}, {}
+  for n = 1, #ids do
+    has[n] = has[ids[n]] or {}
+    local limits = not has[ids[n]] and records[n] and records[n][1] or NONE
+    has[ids[n]] = has[n]
+    for i = 1, #limits do
+      local kind, name = limits[i][1], limits[i][2]
+      if kind ~= 'u' then
+        fields[#fields + 1], whose[#whose + 1], names[#names + 1] = name .. NUL .. ids[n], n, name
+      end
+      if kind == 'g' then fields[#fields + 1], whose[#whose + 1], names[#names + 1] = WINDOW .. NUL .. ids[n], n, WINDOW end
+    end
+  end
+  for i = 1, #fields, 4000 do
+    local found = redis.call('HMGET', k.permits, unpack(fields, i, math.min(i + 3999, #fields)))
+    for j = 1, #found do
+      if found[j] then has[whose[i + j - 1]][names[i + j - 1]] = true end
+    end
+  end
+  return has
+end
+local function take(k, name, id, has)
+  if has[name] then return end
+  taken[#taken + 1], taken[#taken + 2] = name .. NUL .. id, ''
+  has[name] = true
+  recount(k, name, 1, 0)
+end
+-- Give a permit back; false where there was none.
+function flow.give_back(k, name, id, has)
+  if not has[name] then return false end
+  gone[#gone + 1] = name .. NUL .. id
+  has[name] = nil
+  recount(k, name, -1, 0)
+  return true
+end
+
+-- Take every permit a message asks for, or none; answers the limit that lacks room, or nothing. `has` are those that it
+-- has already, which it does not ask for. `from` is the line that it comes from: elsewhere those that wait already go first.
+function flow.admit(k, id, limits, now, has, from)
   for i = 1, #limits do
     local limit = limits[i]
-    if limit[1] ~= 'u' and not holds_permit(k, limit[2], id) then
-      if limit[2] ~= from and first_of_line(k, limit[2]) then return limit end
-      if not room(k, limit, now) then return limit end
+    local name = limit[2]
+    if limit[1] ~= 'u' and not has[name] then
+      if name ~= from and flow.waiting(k, name) > 0 then return limit end
+      if not flow.room(k, limit, now) then return limit end
     end
   end
   for i = 1, #limits do
     local kind, name = limits[i][1], limits[i][2]
-    if kind ~= 'u' then redis.call('ZADD', k.permits, 0, name .. NUL .. id) end
-    if kind == 'g' then redis.call('ZADD', k.permits, 0, WINDOW .. NUL .. id) end
+    if kind ~= 'u' then take(k, name, id, has) end
+    if kind == 'g' then take(k, WINDOW, id, has) end
   end
 end
 
-local function virtual_time(k) return tonumber(redis.call('HGET', k.flow_state, 'served') or '') or 0 end
+-- Who has a name that is unique, and until when, ms; 0 = until it ends.
+function flow.owner(k, name) return owners[name] or redis.call('HGET', k.unique, name) end
+function flow.own(name, id, till) owners[name] = id .. ' ' .. string.format('%.0f', till) end
+local function is_owner(owner, id) return owner and owner == id .. ' 0' end
+
+-- Free the names that are unique until these messages end, {name, id} each.
+local function free_unique(k, owned)
+  local names, gone = {}, {}
+  for i = 1, #owned do names[i] = owned[i][1] end
+  for i = 1, #names, 4000 do
+    local owners = redis.call('HMGET', k.unique, unpack(names, i, math.min(i + 3999, #names)))
+    for j = 1, #owners do
+      if is_owner(owners[j], owned[i + j - 1][2]) then gone[#gone + 1] = names[i + j - 1] end
+    end
+  end
+  many('HDEL', k.unique, gone)
+end
 
 -- Let a key live at least so long from now on: what is in it means nothing once its span is over.
 local function expire_after(key, ms)
   if redis.call('PTTL', key) < ms then redis.call('PEXPIRE', key, string.format('%.0f', math.ceil(ms) + 1000)) end
 end
 
--- When the line of a rate is to be looked at next, where time alone makes room there.
-local function wake_later(k, limit, now)
-  local fits, at = room(k, limit, now)
-  if fits then at = now end
-  if not at then return end
-  redis.call('ZADD', k.wake, string.format('%.0f', at), limit[2])
-  local head = redis.call('ZRANGE', k.wake, 0, 0)[1]
-  if head == limit[2] then
-    redis.pcall('XADD', k.control, 'MAXLEN', '~', 1000, '*', 'e', 'due', 'v', string.format('%.0f', at / 1000))
-  end
+local function pairs_of(map)
+  local list = {}
+  for field, value in pairs(map) do list[#list + 1], list[#list + 2] = field, value end
+  return list
 end
 
--- Let a message wait in the line of a limit. Strict order knows no priority; else higher levels go first.
-function flow.park(k, id, limit, place, now)
-  local name = limit[2]
-  local level = limit[1] == 'k' and 0 or 9 - (tonumber(string.sub(place.lane, 1, 1)) or 0)
-  place.arrival = place.arrival or redis.call('HINCRBY', k.flow_state, 'arrivals', 1)
-  local order = level .. string.format('%015.0f', place.arrival)
-  redis.call('ZADD', k.parked, 0, name .. NUL .. order .. NUL .. id)
-  local body = name .. '\n' .. order .. '\n' .. place.lane .. '\n' .. place.past .. '\n' .. place.body
-  redis.call('HSET', k.parked_body, id, body)
-  if limit[1] == 'g' then redis.call('ZADD', k.ring, 'NX', virtual_time(k) + 1 / limit[3], name) end
-  if limit[1] == 't' or limit[1] == 'w' then wake_later(k, limit, now) end
-end
-
--- What waits under an id: its line, its order there and its place; nothing where it does not wait.
-function flow.parked(k, id)
-  local record = redis.pcall('HGET', k.parked_body, id)
-  if type(record) ~= 'string' then return nil end
-  local name, order, lane, past, body = string.match(record, '^([^\n]*)\n(%d+)\n([^\n]*)\n([^\n]*)\n(.*)$')
-  if not name then return nil end
-  return {name = name, order = order, lane = lane, past = past, body = body, arrival = tonumber(string.sub(order, 2))}
-end
-
--- Take a message out of its line; false where it does not stand there.
-function flow.leave(k, id, place)
-  if redis.call('ZREM', k.parked, place.name .. NUL .. place.order .. NUL .. id) ~= 1 then return false end
-  redis.call('HDEL', k.parked_body, id)
-  if not first_of_line(k, place.name) then redis.call('ZREM', k.ring, place.name) end
-  return true
-end
-
--- Note where an admitted message is, so that who looks after the permits finds it.
-function flow.placed(k, id, packed, where) redis.call('HSET', k.flow, id, where .. '\n' .. packed) end
-
-local function put(k, id, place, packed)
-  local stream = k.streams and k.streams[place.lane]
-  local entry = stream and redis.pcall('XADD', stream, 'NOMKSTREAM', '*', 'a', place.past, 'd', place.body)
-  if type(entry) == 'string' then
-    redis.call('HSET', k.moved, id, place.lane .. '\n' .. entry)
-    flow.placed(k, id, packed, place.lane .. '/' .. entry)
-    redis.pcall('HINCRBY', k.added, place.lane, 1)
-    local bell = k.bells[place.lane]
-    if redis.pcall('LLEN', bell) == 0 then redis.pcall('RPUSH', bell, '1') end
-    return
-  end
-  local now = string.format('%.0f', math.floor(flow.now() / 1000))
-  redis.call('ZADD', k.due, now, id)
-  redis.call('HSET', k.due_body, id, place.lane .. '\n' .. place.past .. '\n' .. place.body)
-  redis.pcall('XADD', k.control, 'MAXLEN', '~', 1000, '*', 'e', 'due', 'v', now)
-end
-
-local function next_in(k, line)
-  if line ~= WINDOW then return line end
-  local group = redis.call('ZRANGE', k.ring, 0, 0, 'WITHSCORES')
-  return group[1], tonumber(group[2])
-end
-
--- Let those in who have room now, first come first, `most` of them; the rest goes on at the promoter's next look.
-function flow.wake(k, line, now, most)
-  for _ = 1, most do
-    local name, served = next_in(k, line)
-    local first = name and first_of_line(k, name)
-    if not first then
-      if not served then return end
-      redis.call('ZREM', k.ring, name)
+-- Write what has gathered.
+function flow.flush(k)
+  flow.flush_lines(k)
+  spread('HSET', k.flow, pairs_of(places))
+  -- A permit may go and come again in one call, never the other way round.
+  many('HDEL', k.permits, gone)
+  spread('HSET', k.permits, taken)
+  many('HSET', k.rates, pairs_of(begun))
+  many('ZADD', k.starts, remembered)
+  local numbers, zeros = {}, {}
+  local function write(field, n)
+    if n == 0 then
+      zeros[#zeros + 1] = field
     else
-      local id = string.sub(first, #name + 19)
-      local place, limits, packed = flow.parked(k, id), flow.limits(k, id)
-      if not place or not packed or place.name ~= name then
-        redis.call('ZREM', k.parked, first)  -- not ours, or its record is gone
-      else
-        local lacks = flow.admit(k, id, limits, now, name)
-        if not lacks then
-          flow.leave(k, id, place)
-          put(k, id, place, packed)
-          if served then
-            local weight = 1
-            for i = 1, #limits do if limits[i][2] == name then weight = limits[i][3] end end
-            redis.call('HSET', k.flow_state, 'served', string.format('%.17g', served))
-            if redis.call('ZSCORE', k.ring, name) then redis.call('ZINCRBY', k.ring, 1 / weight, name) end
-          end
-        elseif lacks[2] ~= name then
-          flow.leave(k, id, place)
-          flow.park(k, id, lacks, place, now)
-        elseif served and is_held_back(k, lacks) then
-          redis.call('ZREM', k.ring, name)  -- the next one's turn, until one of it ends or it is resumed
-        else
-          if lacks[1] == 't' or lacks[1] == 'w' then wake_later(k, lacks, now) end
-          return
-        end
-      end
+      numbers[#numbers + 1], numbers[#numbers + 2] = field, n
     end
   end
-  redis.call('ZADD', k.wake, 'NX', string.format('%.0f', now), line)
-  redis.pcall('XADD', k.control, 'MAXLEN', '~', 1000, '*', 'e', 'due', 'v', '0')
-end
-
--- Drop the starts that a sliding window remembers, once its span is over.
-function flow.forget_starts(k, name)
-  redis.call('ZREMRANGEBYLEX', k.starts, '[' .. name .. NUL, '(' .. name .. SOH)
-end
-
--- Spend the tokens that were reserved for a message, which starts now, and free names that are unique until then.
-function flow.spend(k, id, limits, now)
-  for i = 1, #limits do
-    local limit = limits[i]
-    local kind, name = limit[1], limit[2]
-    if kind == 't' then
-      local left = math.max(0, tokens(k, limit, now) - 1)
-      local full_us = (limit[4] - left) * limit[3]
-      redis.call('HSET', k.rates, name, string.format('%.6f %.0f %.0f', left, now, now + full_us))
-      expire_after(k.rates, full_us / 1000)
-    elseif kind == 'w' then
-      redis.call('ZADD', k.starts, 0, name .. NUL .. string.format('%016.0f', now) .. NUL .. id)
-      expire_after(k.starts, limit[4] / 1000)
-      redis.call('HSET', k.rates, name, string.format('0 %.0f %.0f', now, now + limit[4]))
-      expire_after(k.rates, limit[4] / 1000)
-    elseif kind == 'u' and limit[5] == 1 then
-      local owner = redis.call('HGET', k.unique, name)
-      if owner and string.match(owner, '^(%x+) 0$') == id then redis.call('HDEL', k.unique, name) end
-    end
-    if (kind == 't' or kind == 'w') and redis.call('ZREM', k.permits, name .. NUL .. id) == 1 then
-      if first_of_line(k, name) then wake_later(k, limit, now) end
-    end
+  for name, n in pairs(held) do
+    if n ~= had[name] then write('+' .. name, n) end
+    if waits[name] ~= waited[name] then write('-' .. name, waits[name]) end
+    had[name], waited[name] = n, waits[name]
   end
-end
-
--- Give back what a message holds, and let the next ones in. On its way to due it keeps its turn in a strict order, and
--- its limits. What is called for must have left its place already (I1).
-function flow.free(k, id, is_retry)
-  local limits, packed = flow.limits(k, id)
-  if not packed then return end
-  local freed = {}
-  for i = 1, #limits do
-    local kind, name = limits[i][1], limits[i][2]
-    if kind == 'u' then
-      local owner = not is_retry and redis.call('HGET', k.unique, name)
-      if owner and string.match(owner, '^(%x+) 0$') == id then redis.call('HDEL', k.unique, name) end
-    elseif not (is_retry and kind == 'k') and redis.call('ZREM', k.permits, name .. NUL .. id) == 1 then
-      freed[#freed + 1] = name
-      if kind == 'g' then
-        redis.call('ZREM', k.permits, WINDOW .. NUL .. id)
-        if first_of_line(k, name) then redis.call('ZADD', k.ring, 'NX', virtual_time(k), name) end
-        freed[#freed] = WINDOW
-      end
-    end
+  spread('HSET', k.flow_state, numbers)
+  many('HDEL', k.flow_state, zeros)
+  spread('HSET', k.unique, pairs_of(owners))
+  places, owners, taken, gone, begun, remembered = {}, {}, {}, {}, {}, {}
+  if lives.rates then expire_after(k.rates, lives.rates) end
+  if lives.starts then expire_after(k.starts, lives.starts) end
+  for name, limit in pairs(relook) do
+    if flow.waiting(k, name) > 0 then flow.wake_later(k, limit, flow.now()) end
   end
-  if is_retry then flow.placed(k, id, packed, '') else redis.call('HDEL', k.flow, id) end
-  local now = #freed > 0 and flow.now()
-  for i = 1, #freed do flow.wake(k, freed[i], now, 10) end
+  relook, lives = {}, {}
 end

@@ -1,5 +1,5 @@
 -- Move due task messages to their lanes (rule 26).
--- include: flow
+-- include: flow+room+lines
 -- KEYS  1 due · 2 due:body · 3 lanes · 4 added · 5 moved · 6 control · 7 flow · 8 permits · 9 parked · 10 parked:body ·
 --       11 ring · 12 rates · 13 starts · 14 wake · 15 flow:state · 16 unique · 17 paused · then per lane: stream,
 --       bell
@@ -42,26 +42,31 @@ local function announce(i, lane)
   pcall('XADD', KEYS[6], 'MAXLEN', '~', 1000, '*', 'e', 'lane', 'v', lane)
 end
 
-local has_flow = flow.is_on(k)
+local has_limits = pcall('HLEN', k.flow)
+local has_flow = type(has_limits) == 'number' and has_limits > 0
 -- Lines of rates that have a token now, and those where a wake came to its bound.
-local woken = pcall('ZRANGEBYSCORE', k.wake, '-inf', flow.now(), 'LIMIT', 0, 20)
-local foreign = (has_flow or (not woken.err and #woken > 0)) and flow.foreign(k)
+local us = t[1] * 1000000 + t[2]
+local woken = pcall('ZRANGEBYSCORE', k.wake, '-inf', us, 'LIMIT', 0, 20)
+if has_flow or (not woken.err and #woken > 0) then flow = open_flow() end
+local foreign = flow and flow.foreign(k)
 if foreign then error('PROMOTE-TYPE ' .. foreign) end
 -- A permit or a line is asked for first, and a full Redis would refuse that: this write changes nothing.
 if has_flow then call('PERSIST', k.flow) end
 -- Answers whether a message with limits may go on; else it waits in a line from now on.
-local function may_go(id, lane, past, message)
-  local limits, packed = flow.limits(k, id)
-  local lacks = packed and flow.admit(k, id, limits, flow.now())
+local records = has_flow and #ids > 0 and flow.records(k, ids) or {}
+local permits = flow and flow.permits(k, ids, records)
+if flow then flow.foresee(k, records) end
+local function may_go(record, has, id, lane, past, message)
+  local lacks = record and flow.admit(k, id, record[1], us, has)
   if not lacks then return true end
   call('ZREM', KEYS[1], id)
   call('HDEL', KEYS[2], id)
-  flow.park(k, id, lacks, {lane = lane, past = past, body = message}, flow.now())
+  flow.park(k, id, lacks, {lane = lane, past = past, body = message})
   return false
 end
 for n = 1, woken.err and 0 or #woken do
   call('ZREM', k.wake, woken[n])
-  flow.wake(k, woken[n], flow.now(), 50)
+  flow.wake(k, woken[n], us)
 end
 
 for n = 1, #ids do
@@ -80,7 +85,7 @@ for n = 1, #ids do
     local past, message = string.sub(body, first + 1, second - 1), string.sub(body, second + 1)
     if not i then
       unknown = 1
-    elseif has_flow and not may_go(id, lane, past, message) then
+    elseif has_flow and not may_go(records[n], permits[n], id, lane, past, message) then
       moved = moved + 1
     elseif call('ZREM', KEYS[1], id) == 1 then
       announce(i, lane)
@@ -92,16 +97,14 @@ for n = 1, #ids do
         call('HDEL', KEYS[2], id)
         -- Only a message that can be read frees this when it ends; the rest ends under a name of its entry.
         if string.find(message, id, 1, true) then call('HSET', KEYS[5], id, lane .. '\n' .. entry) end
-        if has_flow then
-          local _, packed = flow.limits(k, id)
-          if packed then flow.placed(k, id, packed, lane .. '/' .. entry) end
-        end
+        if has_flow and records[n] then flow.placed(id, records[n][2], lane .. '/' .. entry) end
         added[i] = (added[i] or 0) + 1
         moved = moved + 1
       end
     end
   end
 end
+if flow then flow.flush(k) end
 for i, n in pairs(added) do
   pcall('HINCRBY', KEYS[4], ARGV[2 + i], n)
   if pcall('LLEN', KEYS[17 + 2 * i]) == 0 then pcall('RPUSH', KEYS[17 + 2 * i], '1') end

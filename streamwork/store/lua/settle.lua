@@ -1,5 +1,5 @@
 -- Settle many deliveries of one queue, each at most once (rules 20-23).
--- include: flow
+-- include: flow+room+lines
 -- include: finish
 -- KEYS  1 settled · 2 counts · 3 journal · 4 due · 5 due:body · 6 dead · 7 dead:body · 8 moved · 9 suspects · 10 cancelled ·
 --       11 control · 12 settle mark · then the lanes in use · the reply streams in use · one result key per item ·
@@ -94,9 +94,11 @@ local has_marks, has_suspects = call('HLEN', k.cancelled) > 0, call('HLEN', k.su
 local has_kept = redis.pcall('HLEN', k.kept)
 has_kept = type(has_kept) == 'number' and has_kept > 0
 -- An end counts whatever stands where limits are kept; what it does not free then, the sweep does.
-k.has_flow = flow.is_on(k) and not flow.foreign(k)
+local has_limits = redis.pcall('HLEN', k.flow)
+if type(has_limits) == 'number' and has_limits > 0 then flow = open_flow() end
+k.has_flow = flow and not flow.foreign(k)
 if k.has_flow then
-  k.streams, k.bells = {}, {}
+  k.streams, k.bells, k.ending, k.retrying = {}, {}, {}, {}
   for i = 1, lanes do
     k.streams[ARGV[5 + i]], k.bells[ARGV[5 + i]] = KEYS[12 + i], KEYS[12 + lanes + replies + total + i]
   end
@@ -183,6 +185,11 @@ for n = 1, total do
     local same = op ~= 'R' and first_line(redis.pcall('GET', result)) == first_line(ARGV[a + 5])
     if not same and not was_committed(n) then lost[#lost + 1] = n .. ':lost' end
   end
+end
+if k.has_flow then
+  if #k.ending > 0 then flow.free(k, k.ending, false) end
+  if #k.retrying > 0 then flow.free(k, k.retrying, true) end
+  flow.flush(k)
 end
 local answer = table.concat(lost, ',')
 -- What is settled stays so, whatever stands in the counters; the maintainer re-checks them (rule 33).

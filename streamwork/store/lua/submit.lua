@@ -1,6 +1,6 @@
 -- Put a chunk of task messages with limits on their lanes, into a line or into due, once (rules 1, 4, 28).
 -- include: backlog
--- include: flow
+-- include: flow+room+lines
 -- KEYS  1 sender mark · 2 lanes · 3 added · 4 control · 5 cancelled · 6 due · 7 due:body · 8 moved · 9 flow · 10 permits ·
 --       11 parked · 12 parked:body · 13 ring · 14 rates · 15 starts · 16 wake · 17 flow:state · 18 unique · 19 paused · then per
 --       lane: stream, bell · with a limit: parked:body, settled, due
@@ -39,6 +39,7 @@ local function must_be(key, kind)
 end
 must_be(KEYS[2], 'hash')
 must_be(KEYS[5], 'hash')
+flow = open_flow()
 local foreign = flow.foreign(k)
 if foreign then error('ENQUEUE-TYPE ' .. foreign) end
 local new, missing, lost = 0, {}, {}
@@ -52,10 +53,11 @@ end
 if call('HLEN', KEYS[2]) + new > tonumber(ARGV[3]) then return redis.error_reply('ENQUEUE-LANES ' .. ARGV[3]) end
 local now = flow.now()
 local now_ms = math.floor(now / 1000)
-local at, asked = {}, {}
+local at, asked, records = {}, {}, {}
 for a = 6 + lanes, last, 6 do
   local when = ARGV[a + 2]
-  asked[a] = cmsgpack.unpack(ARGV[a + 4])
+  asked[a] = flow.unpacked(ARGV[a + 4])
+  records[#records + 1] = {asked[a]}
   if when ~= '' then
     local is_span = string.sub(when, 1, 1) == '+'
     local ms = tonumber(is_span and string.sub(when, 2) or when)
@@ -65,7 +67,8 @@ for a = 6 + lanes, last, 6 do
 end
 
 -- What a window forgets is no write that a full Redis refuses, and all behind it would be let through.
-call('HINCRBY', k.flow_state, 'arrivals', 0)
+flow.reserve(k, (last - 5 - lanes) / 6)
+flow.foresee(k, records)
 for j = 1, #missing do
   local i = missing[j]
   local group = redis.pcall('XGROUP', 'CREATE', KEYS[18 + 2 * i], 'workers', '0', 'MKSTREAM')
@@ -75,9 +78,9 @@ end
 
 -- Who has the name of a unique message: nobody, or an id that has not ended, or whose time is not over.
 local function owner_of(name)
-  local id, till = string.match(call('HGET', k.unique, name) or '', '^(%x+) (%d+)$')
+  local id, till = string.match(flow.owner(k, name) or '', '^(%x+) (%d+)$')
   if not id then return nil end
-  if till == '0' then return call('HEXISTS', k.flow, id) == 1 and id or nil end
+  if till == '0' then return flow.is_known(k, id) and id or nil end
   return tonumber(till) > now_ms and id or nil
 end
 -- {"u", name, policy, ms or 0 = until it ends, 1 = until it starts}; policy r = refuse, c = the other one's handle,
@@ -96,19 +99,19 @@ local function enter(a, limits)
   if at[a] then
     call('ZADD', k.due, string.format('%.0f', at[a]), id)
     call('HSET', k.due_body, id, lane .. '\n' .. ARGV[a + 3] .. '\n' .. body)
-    flow.placed(k, id, packed, '')
+    flow.placed(id, packed, '')
     if not first or at[a] < first then first = at[a] end
     return ''
   end
-  local lacks = flow.admit(k, id, limits, now)
+  local lacks = flow.admit(k, id, limits, now, {})
   if lacks then
-    flow.park(k, id, lacks, {lane = lane, past = ARGV[a + 3], body = body}, now)
-    flow.placed(k, id, packed, '')
+    flow.park(k, id, lacks, {lane = lane, past = ARGV[a + 3], body = body})
+    flow.placed(id, packed, '')
     return ''
   end
   local entry = call('XADD', KEYS[18 + 2 * i], '*', 'd', body)
   counts[i] = (counts[i] or 0) + 1
-  flow.placed(k, id, packed, lane .. '/' .. entry)
+  flow.placed(id, packed, lane .. '/' .. entry)
   return entry
 end
 
@@ -125,11 +128,7 @@ for a = 6 + lanes, last, 6 do
   if not answer then
     answer = enter(a, limits)
     for i = 1, #limits do
-      local limit = limits[i]
-      if limit[1] == 'u' then
-        local till = limit[4] > 0 and now_ms + limit[4] or 0
-        call('HSET', k.unique, limit[2], id .. ' ' .. string.format('%.0f', till))
-      end
+      if limits[i][1] == 'u' then flow.own(limits[i][2], id, limits[i][4] > 0 and now_ms + limits[i][4] or 0) end
     end
     if replaced then
       call('HSET', KEYS[5], replaced, id)
@@ -139,6 +138,7 @@ for a = 6 + lanes, last, 6 do
   end
   answers[#answers + 1] = answer
 end
+flow.flush(k)
 local told = table.concat(answers, ',')
 call('SET', KEYS[1], number .. '\n' .. told, 'PX', ARGV[2])
 -- The messages are in: whatever else stands under these keys must not turn that into an error.

@@ -1,9 +1,10 @@
 -- Free what belongs to task messages that are nowhere any more, and what time has emptied (rule 28).
--- include: flow
+-- include: flow+room+lines
 -- KEYS  1 due · 2 due:body · 3 moved · 4 added · 5 control · 6 flow · 7 permits · 8 parked · 9 parked:body · 10 ring ·
 --       11 rates · 12 starts · 13 wake · 14 flow:state · 15 unique · 16 paused · 17 restoring · then the lane's
 --       stream, where there is one
--- ARGV  1 what: flow, permits, unique or rates · 2 lane, "" = none · then task ids, members or fields
+-- ARGV  1 what: flow, permits, unique, rates, held or waiting · 2 lane, "" = none · then task ids, members or fields; held:
+--       per limit its name, the number that was kept, how many there are
 -- Returns  how many were freed
 -- Atomic because  a message that moves on between the look and the removal would lose what it holds.
 -- Cost  O(arguments), each as much as the end of a message. First write PERSIST, which changes nothing, so it works at
@@ -15,6 +16,7 @@ local k = {
   permits = KEYS[7], parked = KEYS[8], parked_body = KEYS[9], ring = KEYS[10], rates = KEYS[11], starts = KEYS[12],
   wake = KEYS[13], flow_state = KEYS[14], unique = KEYS[15], paused = KEYS[16],
 }
+flow = open_flow()
 local foreign = flow.foreign(k)
 if foreign then error('SWEEP-TYPE ' .. foreign) end
 call('PERSIST', KEYS[6])
@@ -49,18 +51,29 @@ local function is_alive(id)
 end
 
 local freed = 0
-for a = 3, #ARGV do
+for a = 3, ARGV[1] == 'held' and #ARGV or 2, 3 do
+  freed = freed + flow.correct(k, '+' .. ARGV[a], ARGV[a + 1], ARGV[a + 2])
+  flow.wake(k, string.sub(ARGV[a], 1, 2) == 'g:' and '*' or ARGV[a], now, 1)
+end
+for a = 3, ARGV[1] == 'waiting' and #ARGV or 2 do
+  freed = freed + flow.correct(k, ARGV[a], call('HGET', k.flow_state, ARGV[a]), flow.in_line(k, string.sub(ARGV[a], 2)))
+end
+for a = 3, ARGV[1] ~= 'held' and ARGV[1] ~= 'waiting' and #ARGV or 2 do
   local one = ARGV[a]
   if ARGV[1] == 'flow' then
     if not is_alive(one) then
-      flow.free(k, one, false)
+      flow.free(k, {one}, false)
       freed = freed + 1
     end
   elseif ARGV[1] == 'permits' then
     local name, id = string.match(one, '^(.*)%z(%x+)$')
     if not id or call('HEXISTS', k.flow, id) == 0 then
-      freed = freed + call('ZREM', k.permits, one)
-      if name then flow.wake(k, name, now, 10) end
+      if not name then
+        freed = freed + call('HDEL', k.permits, one)
+      elseif flow.give_back(k, name, id, {[name] = true}) then
+        freed = freed + 1
+        flow.wake(k, name, now, 1)
+      end
     end
   elseif ARGV[1] == 'unique' then
     local id, till = string.match(call('HGET', k.unique, one) or '', '^(%x+) (%d+)$')
@@ -74,4 +87,5 @@ for a = 3, #ARGV do
     end
   end
 end
+flow.flush(k)
 return freed

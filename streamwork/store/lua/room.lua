@@ -1,0 +1,105 @@
+-- Whether a limit lets one more in, and what a start spends of a rate (rule 28). It goes on where flow.lua ends.
+-- KEYS  those of flow.lua, in the table `k`.
+-- ARGV  none of its own.
+-- Returns  nothing: it adds to `flow`.
+-- Atomic because  the including script is: a token that is seen here is still there when it is reserved or spent.
+-- Cost  O(1), of a sliding window O(log starts).
+-- Tokens that a bucket has now; what is reserved is still in it.
+local function tokens(k, limit, now)
+  local bucket = buckets[limit[2]]
+  if not bucket then
+    local had, at = string.match(redis.call('HGET', k.rates, limit[2]) or '', '^([%d.]+) (%d+) ')
+    bucket = {tonumber(had), tonumber(at)}
+    buckets[limit[2]] = bucket
+  end
+  if not bucket[1] then return limit[4] end
+  return math.min(limit[4], bucket[1] + math.max(0, now - bucket[2]) / limit[3])
+end
+
+-- Starts that a sliding window remembers.
+local function starts(k, limit, now)
+  local name = limit[2]
+  if not started[name] then
+    local first, last = range(name)
+    redis.call('ZREMRANGEBYLEX', k.starts, first, '(' .. name .. NUL .. string.format('%016.0f', now - limit[4]))
+    started[name] = redis.call('ZLEXCOUNT', k.starts, first, last)
+  end
+  return started[name]
+end
+
+local function is_paused(k, name)
+  if paused[name] == nil then paused[name] = redis.pcall('HEXISTS', k.paused, 'group:' .. string.sub(name, 3)) == 1 end
+  return paused[name]
+end
+-- Whether nothing of a group may come now, whatever room its queue has: it is paused, or at its own limit.
+function flow.is_held_back(k, limit)
+  return is_paused(k, limit[2]) or (limit[4] > 0 and count(k, limit[2]) >= limit[4])
+end
+
+local most_in_window
+-- Whether groups may have one more message on lanes.
+function flow.has_window(k)
+  most_in_window = most_in_window or tonumber(redis.call('HGET', k.flow_state, 'window') or '') or 20
+  return count(k, WINDOW) < most_in_window
+end
+-- Whether a limit lets one more in; a rate answers also when it will, in us since 1970, where time alone brings that.
+function flow.room(k, limit, now)
+  local kind, name = limit[1], limit[2]
+  if kind == 'c' then return count(k, name) < limit[3] end
+  if kind == 'k' then return count(k, name) < 1 end
+  if kind == 'g' then return flow.has_window(k) and not flow.is_held_back(k, limit) end
+  local reserved = count(k, name)
+  if kind == 't' then
+    local has = tokens(k, limit, now)
+    -- The last digits of a sum of fractions must not hold a token back.
+    if has + 1e-6 >= reserved + 1 then return true end
+    return false, reserved + 1 <= limit[4] and math.ceil(now + (reserved + 1 - has) * limit[3])
+  end
+  if starts(k, limit, now) + reserved < limit[3] then return true end
+  if reserved >= limit[3] then return false, false end
+  local first, last = range(name)
+  local oldest = redis.call('ZRANGEBYLEX', k.starts, first, last, 'LIMIT', 0, 1)[1]
+  return false, (oldest and string.sub(oldest, #name + 2, #name + 17) or now) + limit[4] + 1
+end
+
+-- When the line of a rate is to be looked at next, where time alone makes room there.
+function flow.wake_later(k, limit, now)
+  local fits, at = flow.room(k, limit, now)
+  if fits then at = now end
+  if not at then return end
+  redis.call('ZADD', k.wake, string.format('%.0f', at), limit[2])
+  if redis.call('ZRANGE', k.wake, 0, 0)[1] == limit[2] then
+    redis.pcall('XADD', k.control, 'MAXLEN', '~', 1000, '*', 'e', 'due', 'v', string.format('%.0f', at / 1000))
+  end
+end
+function flow.look_again(limit) relook[limit[2]] = limit end
+
+-- Drop the starts that a sliding window remembers, once its span is over.
+function flow.forget_starts(k, name) redis.call('ZREMRANGEBYLEX', k.starts, range(name)) end
+
+-- Spend the tokens that were reserved for a message, which starts now, and free names that are unique until then.
+function flow.spend(k, id, limits, now, has)
+  for i = 1, #limits do
+    local limit = limits[i]
+    local kind, name = limit[1], limit[2]
+    if kind == 't' then
+      local left = math.max(0, tokens(k, limit, now) - 1)
+      local full_us = (limit[4] - left) * limit[3]
+      buckets[name] = {left, now}
+      begun[name] = string.format('%.6f %.0f %.0f', left, now, now + full_us)
+      lives.rates = math.max(lives.rates or 0, full_us / 1000)
+    elseif kind == 'w' then
+      started[name] = starts(k, limit, now) + 1
+      remembered[#remembered + 1] = 0
+      remembered[#remembered + 1] = name .. NUL .. string.format('%016.0f', now) .. NUL .. id
+      begun[name] = string.format('0 %.0f %.0f', now, now + limit[4])
+      lives.rates = math.max(lives.rates or 0, limit[4] / 1000)
+      lives.starts = math.max(lives.starts or 0, limit[4] / 1000)
+    elseif kind == 'u' and limit[5] == 1 then
+      if is_owner(redis.call('HGET', k.unique, name), id) then redis.call('HDEL', k.unique, name) end
+    end
+    if kind == 't' or kind == 'w' then
+      if flow.give_back(k, name, id, has) then relook[name] = limit end
+    end
+  end
+end
