@@ -119,7 +119,7 @@ CATALOG: dict[str, PeerSpec] = {
             "W7": ("s10",),
             "W8": ("2xs500",),
         },
-        modes=("unguarded",),
+        modes=("unguarded", "limits", "rate", "concurrency", "key", "group", "unique"),
         restart_tasks=200_000,
     ),
     "bullmq": PeerSpec(

@@ -40,13 +40,21 @@ class Beginner:
         """Take a delivery; only from the loop's thread."""
         self._waiting.append(run)
         if self._asking is None:
-            self._asking = asyncio.get_running_loop().create_task(self._ask(), name="streamwork-begin")
-            self._asking.add_done_callback(self._ended)
+            self._start()
+
+    def _start(self) -> None:
+        self._asking = asyncio.get_running_loop().create_task(self._ask(), name="streamwork-begin")
+        self._asking.add_done_callback(self._ended)
 
     def _ended(self, asking: asyncio.Task[None]) -> None:
         self._asking = None
-        if not asking.cancelled() and asking.exception() is not None:
+        if asking.cancelled():
+            return
+        if asking.exception() is not None:
             logger.error("deliveries with a rate could not be begun", exc_info=asking.exception())
+        # What came behind its last look and before this call has started nobody.
+        if self._waiting:
+            self._start()
 
     async def _ask(self) -> None:
         failures = 0

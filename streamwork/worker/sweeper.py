@@ -23,6 +23,8 @@ _AT_ONCE = 200
 # few enough that the first message of a new group soon has its turn.
 _PLACES_PER_SLOT = 2
 _LEAST_PLACES = 10
+# Until the first one is on duty, groups have the few places of a queue without workers: that ends soon after a start.
+_EAGER_LOOKS = 30
 # With more limits in use at once their numbers are not compared: one look would take Redis more than some milliseconds.
 _MOST_COMPARED = 10_000
 
@@ -41,18 +43,24 @@ class Sweeper(Service):
         # Permits by limit, seen since the cursor began anew; what did not match the kept number then.
         self._seen: Counter[bytes] = Counter()
         self._doubted: dict[bytes, tuple[int, int]] = {}
+        self._waited = 0
 
     async def tick(self) -> float | None:
         """Set the window, and look at some of what is held."""
         if not self._queue.on_duty:
-            return 1.0
+            self._waited += 1
+            return 0.1 if self._waited < _EAGER_LOOKS else 1.0
         keys = self._queue.keys
-        looks = [plain("EXISTS", keys.flow_state), plain("HVALS", keys.consumers)]
-        in_use, registrations = await self._driver.run_all(looks)
-        if not in_use:
+        looks = [plain("HGET", keys.flow_state, "window"), plain("HVALS", keys.consumers)]
+        window, registrations = await self._driver.run_all(looks)
+        if window is None and not await self._driver.run(plain("EXISTS", keys.flow_state)):
             return None
         places = max(_LEAST_PLACES, _PLACES_PER_SLOT * sum(map(_slots, registrations)))
         await self._driver.run(plain("HSET", keys.flow_state, "window", places))
+        if places > int(window or 0):
+            # The promoter lets in as many as there is room for now.
+            tell = plain("XADD", keys.control, "MAXLEN", "~", 1000, "*", "e", "due", "v", 0)
+            await self._driver.run_all([plain("ZADD", keys.wake, 0, "*"), tell])
         freed = await self._sweep_flow()
         for what, scan, key, step in (
             ("permits", "HSCAN", keys.permits, 2),

@@ -94,7 +94,7 @@ def test_the_duty_sets_the_window_and_finds_what_is_lost(redis_url, driver, keys
         redis = AsyncDriver(Endpoint(redis_url), ALL_SCRIPTS)
         queue = QueueFacts(keys)
         service = Sweeper(redis, queue)
-        assert await service.tick() == 1.0  # who is on duty is not known yet
+        assert await service.tick() == 0.1  # who is on duty is not known yet
         queue.on_duty = True
         try:
             assert await service.tick() is None
