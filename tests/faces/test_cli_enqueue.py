@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 
 import pytest
 
 from streamwork.store.keys import QueueKeys
 from streamwork.wire.message import decode_message
 from tests.faces.conftest import one_line
-from tests.helpers import state_of
+from tests.helpers import state_of, wait_until
 
 
 def sent(driver, namespace, queue="default"):
@@ -168,3 +169,36 @@ def test_that_nobody_would_run_it_is_said_at_once_and_when_the_time_is_up(projec
     assert done.json["error"]["message"].endswith(
         f"did not end within 0.2 s: it waits, and {what}: start one with {remedy}"
     )
+
+
+def test_when_the_time_is_up_the_id_and_the_state_are_told(project, driver, namespace):
+    said = ("enqueue", "add", "2", "3", "--at", "2199-12-01T10:00+01:00", "--wait", "--timeout", "0.1")
+    done = project.run(*said, "--json")
+    assert done.status == 1
+    (task_id,) = state_of(driver, QueueKeys(namespace, "default")).due
+    due = f"task message {task_id} did not end within 0.1 s: it is due at 2199-12-01 09:00:00 UTC"
+    assert done.json == {
+        "id": task_id, "task": "tasks.add", "queue": "default", "lane": "1:", "entry": "", "state": "scheduled",
+        "error": {"code": "result_timeout", "message": due},
+    }  # fmt: skip
+    assert project.run("tasks", "show", done.json["id"], "--json").json["state"] == "scheduled"
+    done = project.run(*said)
+    assert (done.status, done.out) == (1, "")
+    first, *_, last = done.err.splitlines()
+    assert re.fullmatch(f"streamwork: task message {first} did not end within 0.1 s: it is due at .* UTC", last)
+
+
+def test_a_redis_that_is_lost_meanwhile_leaves_the_id(project, server):
+    own = server()
+
+    def end():
+        wait_until(lambda: b"cmd=xread" in own.run("CLIENT", "LIST"), "it was sent, and is waited for")
+        own.close()
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    done = project.run("enqueue", "add", "2", "--url", own.url, "--wait", "--timeout", "2", "--json")
+    ending.join()
+    assert done.status in (1, 3)  # it had begun to wait, or not yet
+    assert (len(done.json["id"]), done.json["state"]) == (32, None)
+    assert done.json["error"]["code"] in ("result_timeout", "redis_unavailable")
