@@ -60,7 +60,8 @@ def test_a_worker_that_is_silent_and_holds_work(project, worker):
 def test_a_lost_group_and_what_comes_back_of_it(project, driver, keys):
     seed(driver, keys, body_of("t"))
     driver.run(plain("XGROUP", "DESTROY", keys.lane("1:"), "workers"))
-    assert degraded(project) == [("data", "failure", "queue default lost the consumer group of 1 lane(s)")]
+    what = "queue default: the consumer group of 1 lane(s) was destroyed; no task message is lost"
+    assert degraded(project) == [("data", "failure", what)]
     assert project.run("doctor", "--json").status == 1
     driver.run(plain("XGROUP", "CREATE", keys.lane("1:"), "workers", "0"))
     driver.run(plain("HSET", keys.restoring, "1:", "0-0 1-1 1"))
@@ -68,6 +69,21 @@ def test_a_lost_group_and_what_comes_back_of_it(project, driver, keys):
     assert verdict == "warning"
     assert "coming back" in found
     driver.run(plain("UNLINK", keys.restoring))
+
+
+def test_a_deleted_lane_counts_for_nothing_and_is_told(project, worker, driver, keys):
+    seed(driver, keys, body_of("t"), body_of("t"))
+    driver.run(plain("DEL", keys.lane("1:")))
+    what = "queue default: 1 lane(s) were deleted, with 2 task messages on them"
+    assert degraded(project) == [("data", "failure", what)]
+    assert [(queue["queue"], queue["waiting"]) for queue in project.run("queues", "--json").json] == [
+        ("default", 0), ("mail", 0),
+    ]  # fmt: skip
+    started = worker()
+    started.until("data lost: a lane was deleted with all that waited or ran on it, and is made anew")
+    assert "messages=2" in started.text()
+    assert degraded(project) == []
+    assert project.run("queues", "--json").json[0]["waiting"] == 0
 
 
 def test_messages_whose_task_nobody_knows(project, worker, driver, keys):
