@@ -91,7 +91,8 @@ class WorkerStats(msgspec.Struct):
         started_at_ms: When it registered.
         in_hand: Entries it owns, all queues together.
         alive: Its liveness key is there.
-        claimed_at_ms: When it last asked for work, or had no slot free to ask for any; None = not said yet.
+        claimed_at_ms: When it last asked for work, or had no slot free to ask for any, as far as it has said, also
+            before it fell silent; None = not yet, or not within the hour.
     """
 
     consumer: str

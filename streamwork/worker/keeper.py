@@ -238,6 +238,7 @@ class Keeper:
                 await self.driver.run(scripts.drop_consumer(queue.keys, lane, member.name))
             await self.driver.run_all([
                 plain("HDEL", queue.keys.consumers, member.name), plain("DEL", queue.keys.alive(member.name)),
+                plain("DEL", queue.keys.claimed(member.name)),
             ])  # fmt: skip
         return marked
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 
@@ -39,11 +40,15 @@ def test_all_is_well_with_a_worker_that_claims(project, worker):
 
 def test_a_worker_that_lives_and_does_not_claim(project, driver, keys):
     driver.run(plain("HSET", keys.consumers, "c1", json.dumps({"worker": "web1-7-abc", "host": "web1", "pid": 8})))
-    driver.run(plain("SET", keys.alive("c1"), SYSTEM_CLOCK.now_ms() - 95_000, "PX", 60_000))
+    driver.run(plain("SET", keys.alive("c1"), "1", "PX", 60_000))
+    driver.run(plain("SET", keys.claimed("c1"), SYSTEM_CLOCK.now_ms() - 95_000, "PX", 60_000))
     ((name, verdict, found),) = degraded(project)
     assert (name, verdict) == ("workers", "warning")
     assert found.startswith("worker web1-7 is alive and has claimed no work for 95 s (process 8)")
     assert "has claimed no work" in project.run("doctor").out
+    driver.run(plain("DEL", keys.alive("c1")))  # it falls silent
+    row = project.run("workers").out.splitlines()[1]
+    assert re.search(r" 9[5-9][.0-9]* s ago +silent$", row)
     driver.run(plain("UNLINK", keys.consumers))
 
 
