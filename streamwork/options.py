@@ -48,6 +48,7 @@ class MessageOptions(_Options, total=False):
         delay: Runs so long after it was sent, and never sooner; 0 = now.
         run_at: Runs at this instant, a datetime with a time zone, and never sooner; in the past = now.
         expires: What has not begun so long after it was sent, or by this datetime, does not begin; None = whenever.
+            Set by the sender's clock and judged by the worker's.
         rate: How often it starts, in all workers together: a `Rate`, or several; None = as often as it comes.
         concurrency: How many run at once, in all workers together: a `Limit`, or several; None = no limit.
         key: A text, or a function of the arguments: calls of one key run one at a time, in the order sent, through
