@@ -97,7 +97,7 @@ class Worker:
 
     @property
     def ended(self) -> int:
-        """Outcomes that Redis has answered for since the start."""
+        """Outcomes that Redis has committed since the start."""
         return self._intake.ended
 
     @property
