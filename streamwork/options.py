@@ -48,6 +48,7 @@ class MessageOptions(_Options, total=False):
         delay: Runs so long after it was sent, and never sooner; 0 = now.
         run_at: Runs at this instant, a datetime with a time zone, and never sooner; in the past = now.
         expires: What has not begun so long after it was sent, or by this datetime, does not begin; None = whenever.
+            Set by the sender's clock and judged by the worker's.
         rate: How often it starts, in all workers together: a `Rate`, or several; None = as often as it comes.
         concurrency: How many run at once, in all workers together: a `Limit`, or several; None = no limit.
         key: A text, or a function of the arguments: calls of one key run one at a time, in the order sent, through
@@ -99,6 +100,37 @@ DEFAULTS: Mapping[str, Any] = {
     "soft_timeout": None, "keep": None,
 }  # fmt: skip
 TIMES = frozenset({"delay", "run_at", "expires"})
+# What users of Celery are used to write, and how it is said here.
+_CELERY: Mapping[str, str] = {
+    "countdown": "task.options(delay=...), in seconds",
+    "eta": "task.options(run_at=...), a datetime with a time zone",
+    "time_limit": "timeout=",
+    "soft_time_limit": "soft_timeout=",
+    "rate_limit": "rate=Rate(...), for all workers together",
+    "max_retries": "retry=Retry(max_attempts=...), which counts the first run too",
+    "autoretry_for": "retry=Retry(on=...)",
+    "default_retry_delay": "retry=Retry(base=...)",
+    "retry_backoff": "retry=Retry(base=..., factor=...)",
+    "retry_backoff_max": "retry=Retry(max_delay=...)",
+    "retry_jitter": "retry=Retry(jitter=...)",
+    "ignore_result": "keep=0",
+    "result_expires": "keep=",
+    "bind": "a parameter that is annotated with Context",
+    "routing_key": "queue=",
+    "task_id": "unique=, for one of a kind at a time; ids are made here",
+}
+_CELERY_METHODS: Mapping[str, str] = {
+    "apply_async": "task.options(delay=..., queue=...).enqueue(1, 2)",
+    "apply": "a plain call, task(1, 2), or app.inline() in tests",
+    "s": "task.call(1, 2)",
+    "si": "task.call(1, 2)",
+    "signature": "task.call(1, 2)",
+    "subtask": "task.call(1, 2)",
+    "map": "app.enqueue_many(task.call(n) for n in ...)",
+    "starmap": "app.enqueue_many(task.call(*each) for each in ...)",
+    "chunks": "app.enqueue_many(task.call(n) for n in ...)",
+    "AsyncResult": "task.handle(task_id)",
+}
 
 
 def tags_of(tags: object) -> frozenset[str]:
@@ -130,6 +162,24 @@ def check_options(options: object, allowed: frozenset[str], where: str) -> None:
     """Raise ConfigError for an unknown option, naming the nearest one."""
     for name in cast(dict[str, Any], options):
         if name not in allowed:
+            if name in _CELERY:
+                raise ConfigError(f"{where}: unknown option {name!r}: here it is {_CELERY[name]}")
             close = difflib.get_close_matches(name, allowed, 1)
             hint = f": did you mean {close[0]!r}?" if close else f"; there are {', '.join(sorted(allowed))}"
             raise ConfigError(f"{where}: unknown option {name!r}{hint}")
+
+
+def misplaced(kwargs: Iterable[str]) -> str:
+    """Say which of these named arguments, which a task does not take, are options; empty where none is."""
+    for name in kwargs:
+        if name in _CELERY:
+            return f"; {name} is here {_CELERY[name]}"
+        if name in MESSAGE_OPTIONS:
+            return f"; if {name} is meant as an option, say task.options({name}=...).enqueue(...)"
+    return ""
+
+
+def no_such_method(name: str, method: str) -> str:
+    """Return what is said of a task's attribute that is not there, with what Celery's method of that name is here."""
+    hint = f": here it is {_CELERY_METHODS[method]}" if method in _CELERY_METHODS else ""
+    return f"task {name} has no attribute {method!r}{hint}"

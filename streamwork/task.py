@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
 from typing import (
+    TYPE_CHECKING,
     Any,
     Concatenate,
     Generic,
+    NoReturn,
     ParamSpec,
     Protocol,
     TypeVar,
@@ -22,7 +24,7 @@ from typing import (
 import msgspec
 
 from streamwork.context import Context
-from streamwork.errors import ConfigError
+from streamwork.errors import ArgumentError, ConfigError
 from streamwork.handle import Call, Handle, Switch
 from streamwork.model.flow import FLOW_OPTIONS, NO_FLOW
 from streamwork.model.lane import lane_name
@@ -38,6 +40,8 @@ from streamwork.options import (
     check_limits,
     check_options,
     limit_s,
+    misplaced,
+    no_such_method,
     tags_of,
 )
 from streamwork.routes import Asked, Routes
@@ -118,6 +122,11 @@ class Task(Generic[P, R_co]):
     def __repr__(self) -> str:
         return f"Task({self.name!r}{''.join(f', {name}={value!r}' for name, value in self._given.items())})"
 
+    if not TYPE_CHECKING:  # or type checkers would believe in every name
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(no_such_method(self.__dict__.get("name", "without a name"), name))
+
     def options(self, **options: Unpack[MessageOptions]) -> Task[P, R_co]:
         """Return this task with other options for what is sent through the returned one; what is not given stays.
 
@@ -155,7 +164,15 @@ class Task(Generic[P, R_co]):
             ConfigError: A function of ``rate=``, ``concurrency=``, ``key=``, ``group=``, ``unique=`` raised.
             RouteError: A predicate of `app.route` raises.
         """
-        packed = self.signature.encode(args, kwargs)
+        try:
+            packed = self.signature.encode(args, kwargs)
+        except ArgumentError as error:
+            refused = [
+                name for name in kwargs if name not in self.signature.shape.parameters and repr(name) in str(error)
+            ]
+            if hint := misplaced(refused):
+                raise ArgumentError(f"{error}{hint}") from None
+            raise
         flow = None if self._flow is NO_FLOW else self._flow.resolve(self.name, packed, args, kwargs)
         queue, lane = (self.queue, self.lane) if not self._routes else self._routes.place(self.asked(packed))
         return Call(

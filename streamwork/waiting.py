@@ -7,26 +7,31 @@ import math
 import queue
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-from streamwork.broker.coverage import unserved
+from streamwork.broker.coverage import Unserved, unserved
 from streamwork.broker.resend import ainsist, insist
 from streamwork.broker.results import CLOSED, Results
 from streamwork.broker.steps import Steps, aask, ask
 from streamwork.broker.whereabouts import where_is
-from streamwork.errors import StoreError, StoreUnavailable
+from streamwork.errors import DecodeError, StoreError, StoreUnavailable
 from streamwork.handle import Handle
+from streamwork.model.pausing import is_held
 from streamwork.model.state import State
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import Command, plain
 from streamwork.store.keys import QueueKeys
 from streamwork.store.sync_driver import SyncDriver
+from streamwork.wire.message import FIRST_ATTEMPT, decode_attempt
 
 # A result that is not kept leaves nothing behind that a late wait could hear of. So a wait asks every few seconds where
 # its message is, as long as there are not so many waits that it would be felt; twice, since a message on its way from
 # lane to due may be seen in neither.
 _ASK_S, _MOST_ASKING = 2.0, 100
 _GONE = b"\nunknown\n"
+# Any live worker of a queue sends on what is due within milliseconds.
+_OVERDUE_S = 3
 
 
 def arrival(
@@ -173,5 +178,26 @@ def why_late(keys: QueueKeys, handle: Handle[Any]) -> Steps[str]:
             return f"it waits, and {missing[0].text}: start one with {missing[0].remedy}"
         return "it waits for a free slot"
     if state == State.SCHEDULED:
-        return "it is scheduled for later: to be tried again, or until a worker comes that knows the task"
+        return (yield from _why_scheduled(keys, handle.id))
     return "it is running, and goes on" if state == State.RUNNING else ""
+
+
+def _why_scheduled(keys: QueueKeys, task_id: str) -> Steps[str]:
+    score, record, (now_s, _) = yield [
+        plain("ZSCORE", keys.due, task_id), plain("HGET", keys.due_body, task_id), plain("TIME")
+    ]  # fmt: skip
+    if score is None:
+        return "it was scheduled until a moment ago, and is about to run"
+    if is_held(float(score)):
+        return "it is set aside until its task is resumed: `streamwork status` shows what is paused"
+    at_s = float(score) / 1000
+    when = f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    if int(now_s) - at_s > _OVERDUE_S:
+        return f"it was due at {when}, and nobody sends it on: start a worker with {Unserved(keys.queue, []).remedy}"
+    try:
+        past = decode_attempt((record or b"").split(b"\n", 2)[1])
+    except (IndexError, DecodeError):
+        past = FIRST_ATTEMPT  # another version's record
+    if past.deferrals:
+        return f"no worker that was offered it knows the task; it is due at {when}, to be offered again"
+    return f"it is due at {when}" + (f", for run {past.attempt}" if past.attempt > 1 else "")

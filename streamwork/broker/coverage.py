@@ -17,7 +17,8 @@ class Registration(NamedTuple):
     """A consumer of one queue: what it said of itself, whether its liveness key is there, and what that says.
 
     Attributes:
-        claimed_at_ms: When it last asked for work, or had no slot free to ask for any; 0 = not said yet.
+        claimed_at_ms: When it last asked for work, or had no slot free to ask for any, as far as it has said; 0 = not
+            yet, or not within the hour.
     """
 
     text: str
@@ -66,13 +67,11 @@ def registered(keys: QueueKeys) -> Steps[dict[str, Registration]]:
     found = texts(flat)
     if not found:
         return {}
-    (alive,) = yield [plain("MGET", *map(keys.alive, found))]
-    return {name: Registration(text, *_read(there)) for (name, text), there in zip(found.items(), alive, strict=True)}
-
-
-def _read(alive: bytes | None) -> tuple[bool, int]:
-    # It begins as 1, and is that again after a lapse.
-    return alive is not None, int(alive) if alive and alive.isdigit() and len(alive) > 1 else 0
+    alive, claimed = yield [plain("MGET", *map(keys.alive, found)), plain("MGET", *map(keys.claimed, found))]
+    return {
+        name: Registration(text, there is not None, int(at) if at and at.isdigit() else 0)
+        for (name, text), there, at in zip(found.items(), alive, claimed, strict=True)
+    }
 
 
 def is_served(lane: str, consumers: Mapping[str, Registration]) -> bool:

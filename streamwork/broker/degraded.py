@@ -43,15 +43,20 @@ def _queue(keys: QueueKeys, queue: QueueStats, alive: set[str]) -> Steps[list[Ch
         plain("PTTL", keys.grace), plain("HKEYS", keys.restoring), plain("ZRANGE", keys.due, 0, _LOOKED_AT - 1),
     ]  # fmt: skip
     found: list[Check] = []
+    deleted = [lane.lost for lane in queue.lanes if lane.lost]
+    if deleted:
+        what = f"queue {queue.queue}: {len(deleted)} lane(s) were deleted, with {sum(deleted):,} task messages on them"
+        found.append(Check("data", "failure", what, "a worker makes them anew, empty; see who deleted them"))
     lost = [lane.lane for lane in queue.lanes if not lane.has_group and lane.waiting + lane.running]
     if lost:
-        what = f"queue {queue.queue} lost the consumer group of {len(lost)} lane(s)"
-        found.append(Check("data", "failure", what, "a worker that reads them makes them anew; see who deleted them"))
+        what = f"queue {queue.queue}: the consumer group of {len(lost)} lane(s) was destroyed; no task message is lost"
+        found.append(Check("data", "failure", what, "a worker that reads them makes it anew; see who destroyed it"))
     if restoring:
         what = (
-            f"queue {queue.queue} lost consumer groups: what was unsettled in {len(restoring)} lane(s) is coming back"
+            f"queue {queue.queue}: a consumer group was destroyed; what was unsettled in {len(restoring)} lane(s) is "
+            "coming back, and nothing is lost"
         )
-        found.append(Check("data", "warning", what, "wait, with a live worker; see who deleted them"))
+        found.append(Check("data", "warning", what, "wait, with a live worker; see who destroyed it"))
     if grace > 0 and any(name not in alive for name in queue.in_hand):
         what = f"queue {queue.queue}: no dead worker's work is taken over for {grace / 1000:.1f} s more"
         found.append(Check("grace", "note", what, "wait: nobody had looked for the dead, so all may just seem so"))

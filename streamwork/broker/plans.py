@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 import msgspec
 
+from streamwork.broker.checkup import Check
+from streamwork.broker.coverage import Unserved
 from streamwork.broker.steps import Steps, pairs
 from streamwork.errors import DecodeError
 from streamwork.ids import new_task_id
 from streamwork.model.calendar import Cron
-from streamwork.model.schedule import Schedule, decode_schedule
+from streamwork.model.schedule import ON_TIME_MS, Schedule, decode_schedule
 from streamwork.store.commands import plain
 from streamwork.store.keys import QueueKeys
 from streamwork.store.planning import Fired, fire, plan, unique_name
@@ -47,6 +49,7 @@ class ScheduleView(msgspec.Struct):
         is_paused, is_declared: It rests; it stands in code.
         missed, overlap: Its policies.
         problem: Why it does not fire; empty = it does.
+        late_ms: How long ago the first occurrence was due that nobody has decided yet; 0 = there is none.
     """
 
     name: str
@@ -61,6 +64,7 @@ class ScheduleView(msgspec.Struct):
     missed: str = ""
     overlap: str = ""
     problem: str = ""
+    late_ms: int = 0
 
 
 class Code(NamedTuple):
@@ -130,6 +134,8 @@ def _view(queue: str, one: Stored, now_ms: int, code: Code | None) -> ScheduleVi
         view.when = f"every {calendar.interval_ms / 1000:g} s"
     try:
         view.next_at_ms = None if one.is_paused else calendar.next_after(max(one.mark_ms, now_ms))
+        first_ms = calendar.next_after(one.mark_ms) if one.mark_ms and not one.is_paused else None
+        view.late_ms = 0 if first_ms is None else max(0, now_ms - first_ms)
     except Exception as error:  # noqa: BLE001 - such as a zone that this machine does not have
         view.problem = f"its calendar cannot be read here: {error}"
     if not one.mark_ms:
@@ -139,6 +145,33 @@ def _view(queue: str, one: Stored, now_ms: int, code: Code | None) -> ScheduleVi
     elif code is not None and schedule.is_declared and (queue, one.name) not in code.schedules:
         view.problem = "this code declares it no more, and does not fire it: remove it"
     return view
+
+
+def schedule_checks(namespace: str, found: Sequence[ScheduleView]) -> Steps[list[Check]]:
+    """Tell which of these schedules do not fire, and why."""
+    names = sorted({one.queue for one in found if not one.is_paused})
+    # Whoever fires schedules also looks for the dead: where nobody's pulse is, nobody is there.
+    pulses = yield [plain("EXISTS", QueueKeys(namespace, name).pulse) for name in names]
+    deserted = {name for name, is_there in zip(names, pulses, strict=True) if not is_there}
+    checks = [_nobody_fires(name, found) for name in sorted(deserted)]
+    for one in found:
+        what, name = f"schedule {one.name} of queue {one.queue}", one.name
+        if one.is_paused:
+            checks.append(Check("schedules", "note", f"{what} is paused", f"streamwork schedules resume {name}"))
+        elif one.problem:
+            remedy = f"correct it, or streamwork schedules remove {name}"
+            checks.append(Check("schedules", "warning", f"{what}: {one.problem}", remedy))
+        elif one.late_ms > ON_TIME_MS and one.queue not in deserted:
+            late = f"{what} should have fired {one.late_ms // 1000:,} s ago, and has not"
+            remedy = "start a worker or scheduler of the code that declares it, and see its log"
+            checks.append(Check("schedules", "warning", late, remedy))
+    return checks
+
+
+def _nobody_fires(queue: str, found: Iterable[ScheduleView]) -> Check:
+    names = ", ".join(one.name for one in found if one.queue == queue and not one.is_paused)
+    what = f"nobody fires {names} of queue {queue}: no worker and no scheduler is there"
+    return Check("schedules", "warning", what, f"start one: {Unserved(queue, []).remedy}, or streamwork scheduler")
 
 
 def change(queues: Iterable[QueueKeys], name: str, mode: str) -> Steps[str]:

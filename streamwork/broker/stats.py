@@ -25,6 +25,7 @@ class LaneStats(msgspec.Struct, frozen=True):
         waiting: Undelivered, or given back for adoption.
         running: In the hands of a consumer.
         has_group: False when the consumer group is gone; the next reader makes it anew.
+        lost: What was unsettled on it when it was deleted; nothing of it waits any more.
         is_served: False in an `Overview` when no live worker takes from it.
     """
 
@@ -34,6 +35,7 @@ class LaneStats(msgspec.Struct, frozen=True):
     running: int
     has_group: bool = True
     is_served: bool = True
+    lost: int = 0
 
 
 class QueueStats(msgspec.Struct, frozen=True):
@@ -89,7 +91,8 @@ class WorkerStats(msgspec.Struct):
         started_at_ms: When it registered.
         in_hand: Entries it owns, all queues together.
         alive: Its liveness key is there.
-        claimed_at_ms: When it last asked for work, or had no slot free to ask for any; None = not said yet.
+        claimed_at_ms: When it last asked for work, or had no slot free to ask for any, as far as it has said, also
+            before it fell silent; None = not yet, or not within the hour.
     """
 
     consumer: str
@@ -165,8 +168,8 @@ def queue_stats(keys: QueueKeys) -> Steps[QueueStats]:
     pending, groups = by_lane[: len(lanes)], by_lane[len(lanes) :]
     in_hand: dict[str, int] = {}
     stats = [
-        _lane_stats(lane, _number(added, lane) - _number(settled, lane), summary, in_hand)
-        for lane, summary in zip(lanes, pending, strict=True)
+        _lane_stats(lane, _number(added, lane) - _number(settled, lane), summary, in_hand, is_gone=_is_gone(group))
+        for lane, summary, group in zip(lanes, pending, groups, strict=True)
     ]
     oldest = yield [
         plain("XRANGE", stream, "(" + last_delivered(group), "+", "COUNT", 1)
@@ -198,7 +201,13 @@ def _number(flat: Sequence[bytes], lane: str) -> int:
     return int(pairs(flat).get(lane.encode(), 0))
 
 
-def _lane_stats(lane: str, unsettled: int, summary: Any, in_hand: dict[str, int]) -> LaneStats:
+def _is_gone(groups: Any) -> bool:
+    return refused(groups) and "no such key" in str(groups)
+
+
+def _lane_stats(lane: str, unsettled: int, summary: Any, in_hand: dict[str, int], *, is_gone: bool) -> LaneStats:
+    if is_gone:
+        return LaneStats(lane, sorted(lane_tags(lane)), 0, 0, has_group=False, lost=max(0, unsettled))
     pending, owned = 0, {}
     if not refused(summary):
         pending = summary[0]

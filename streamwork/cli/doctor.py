@@ -14,6 +14,7 @@ from streamwork.app import Streamwork
 from streamwork.broker.checkup import Check, checkup
 from streamwork.broker.coverage import Unserved, unserved
 from streamwork.broker.degraded import degraded
+from streamwork.broker.plans import schedule_checks
 from streamwork.broker.stats import Overview, overview, queue_names
 from streamwork.cli.options import examples, place_options
 from streamwork.cli.session import Session
@@ -34,8 +35,9 @@ def doctor(ctx: click.Context, /, *, app: str | None, url: str | None, namespace
     """Check Redis and the project, and say what to do.
 
     Version, persistence, eviction policy, memory, clock, replication, protocol, scripts, whether the app can be
-    imported and has what it needs, whether live workers take from its queues and claim work, lost consumer groups,
-    messages whose task nobody knows, dead letters, finished work in files, and variables that look like settings.
+    imported and has what it needs, whether live workers take from its queues and claim work, schedules that do not
+    fire, lost consumer groups, messages whose task nobody knows, dead letters, finished work in files, and variables
+    that look like settings.
     Exit status 1 if anything is a failure; warnings alone are 0. Nothing is written.
     """
     with Session(app, url, namespace) as session:
@@ -106,7 +108,13 @@ def _queues(session: Session) -> list[Check]:
     troubles: list[Check] = session.ask(degraded(namespace, seen))
     # The server itself was looked at above.
     troubles = [each for each in troubles if each.name not in ("persistence", "memory", "connections")]
-    return [*_workers(session, seen), *troubles, *_dead(seen), *_spooled(session)]
+    return [*_workers(session, seen), *troubles, *_schedules(session), *_dead(seen), *_spooled(session)]
+
+
+def _schedules(session: Session) -> list[Check]:
+    found = (session.app_if_any() or session.unbound()).schedules.list()
+    checks: list[Check] = session.ask(schedule_checks(session.namespace(), found))
+    return checks
 
 
 def _dead(seen: Overview) -> list[Check]:

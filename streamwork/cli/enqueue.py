@@ -9,12 +9,15 @@ from typing import Any
 import click
 
 from streamwork.broker.coverage import Unserved, unserved
+from streamwork.broker.whereabouts import where_is
 from streamwork.cli.arguments import WithNegativeNumbers, full_name, object_of, said_options, value_of
+from streamwork.cli.main import status_of
 from streamwork.cli.options import examples, place_options
 from streamwork.cli.session import Session
 from streamwork.cli.show import plain_json, print_json
-from streamwork.errors import ConfigError, StoreError, TaskFailed
+from streamwork.errors import ConfigError, StoreError, StreamworkError, TaskFailed
 from streamwork.handle import Call, Handle
+from streamwork.model.state import State
 
 
 @click.command(
@@ -36,7 +39,9 @@ from streamwork.handle import Call, Handle
 @click.option("--at", metavar="TIME", help="Run it then: ISO 8601 with a zone, such as 2026-12-01T09:00+01:00.")
 @click.option("--expires", type=click.FloatRange(min=0.001), metavar="S", help="Do not begin it later than that.")
 @click.option("--name-only", is_flag=True, help="Send by name: the app is not imported and nothing is checked here.")
-@click.option("--wait", is_flag=True, help="Wait for the end and print the result; exit 1 if the task fails.")
+@click.option(
+    "--wait", is_flag=True, help="Wait for the end and print the result; exit 1 if it fails or is not in time."
+)
 @click.option(
     "--timeout", type=click.FloatRange(min=0), metavar="S", help="Wait no longer. [default: as long as it takes]"
 )
@@ -62,7 +67,7 @@ def enqueue(task: str, args: Sequence[str], *, wait: bool, timeout: float | None
         if not as_json:
             click.echo(handle.id, err=True)
         _say_if_unserved(session, handle)
-        _wait(handle, call, timeout, as_json=as_json)
+        _wait(session, handle, call, timeout, as_json=as_json)
 
 
 def _say_if_unserved(session: Session, handle: Handle[Any]) -> None:
@@ -112,7 +117,7 @@ def _facts(handle: Handle[Any], call: Call[Any]) -> dict[str, Any]:
     return {"id": handle.id, "task": call.task_name, "queue": handle.queue, "lane": handle.lane, "entry": handle.entry}
 
 
-def _wait(handle: Handle[Any], call: Call[Any], timeout: float | None, *, as_json: bool) -> None:
+def _wait(session: Session, handle: Handle[Any], call: Call[Any], timeout: float | None, *, as_json: bool) -> None:
     try:
         result = handle.result(timeout=timeout)
     except TaskFailed as error:
@@ -123,7 +128,23 @@ def _wait(handle: Handle[Any], call: Call[Any], timeout: float | None, *, as_jso
             click.echo(error.traceback, err=True, nl=not error.traceback.endswith("\n")) if error.traceback else None
             click.echo(f"streamwork: task {call.task_name} is {error.state}: {error}", err=True)
         click.get_current_context().exit(1)
+    except StreamworkError as error:
+        if not as_json:
+            raise  # the id stands on standard error, and in the text
+        # It was sent all the same: whoever reads this has to know what to look for.
+        told = {"code": error.code, "message": str(error)}
+        print_json({**_facts(handle, call), "state": _state(session, handle), "error": told})
+        click.get_current_context().exit(status_of(error))
     if as_json:
         print_json({**_facts(handle, call), "state": handle.state(), "result": result})
     else:
         click.echo(plain_json(result))
+
+
+def _state(session: Session, handle: Handle[Any]) -> State | None:
+    """Return where it is now; None where Redis is away, which is not waited for again."""
+    try:
+        state: State = session.ask(where_is(session.keys(handle.queue), handle))
+    except StoreError:
+        return None
+    return state

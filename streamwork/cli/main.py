@@ -95,7 +95,8 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
     epilog="""\b
 Exit status, for all commands:
   0    done
-  1    something is wrong: doctor found a failure (warnings are 0), the task failed, the id is unknown
+  1    something is wrong: doctor found a failure (warnings are 0), the task failed or is not in time,
+       the id is unknown
   2    wrong usage, settings or app
   3    Redis is not reached or refuses (worker: finished work had to be spooled)
   130  interrupted with Ctrl-C

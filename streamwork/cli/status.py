@@ -72,7 +72,9 @@ def queues(only: tuple[str, ...] | None, *, lanes: bool, as_json: bool, **place:
     """Count task messages by queue and state.
 
     Waiting, running, scheduled (for later, or to be tried again) and dead are counts of now; the others count what
-    ended so, ever. All counts are exact and cost the server the same however many there are.
+    ended so, ever. All counts are exact and cost the server the same however many there are. Only where a lane was
+    deleted by hand, and new messages came before a worker saw that, what was lost counts as waiting until all of the
+    lane is read.
     """
     with Session(**place) as session:
         seen = _look(session, only or ())

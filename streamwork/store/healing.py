@@ -14,11 +14,15 @@ MAINTAIN = Script("maintain")
 
 
 def heal(keys: QueueKeys, lane: str, now_ms: int) -> Command[str]:
-    """Make a lane's lost group anew; answers the mark behind which `restore` has to look, or ``there``."""
+    """Make a lane's lost group anew.
+
+    Answers the mark behind which `restore` has to look, ``there``, or ``gone n``: the lane itself was deleted, with so
+    many unsettled messages; ``gone -`` where that is not known either, as after FLUSHALL.
+    """
     return call_script(
         HEAL,
         (keys.lane(lane), keys.lanes, keys.low, keys.restoring, keys.control, keys.kept, keys.due, keys.due_body,
-         keys.moved, keys.suspects, keys.settled),
+         keys.moved, keys.suspects, keys.settled, keys.added),
         (lane, now_ms), bytes.decode,
     )  # fmt: skip
 

@@ -74,7 +74,8 @@ KEYS = (
     KeySpec(":settle:*", "string", "a consumer's last chunk of ends and its answer (rule 23)", "expires", "PX 10 min"),
     KeySpec(":reply:*", "stream", "ends of this client's messages", "expires", "PX, renewed by the client"),
     KeySpec(":consumers", "hash", "consumer → registration (tags, host, pid, …)", "queue", "deregistration, reaper"),
-    KeySpec(":alive:*", "string", "liveness (rule 11); when work was last claimed, ms", "expires", "PX liveness TTL"),
+    KeySpec(":alive:*", "string", "liveness (rule 11)", "expires", "PX liveness TTL"),
+    KeySpec(":claimed:*", "string", "when a consumer last claimed work, ms", "expires", "PX an hour"),
     KeySpec(":pulse", "string", "the reaper's own liveness (rule 14)", "expires", "PX"),
     KeySpec(":grace", "string", "nobody is taken now (rule 14)", "expires", "PX"),
     KeySpec(":nearly_full", "string", "large results are dropped (rule 32)", "expires", "PX, by the maintainer"),
@@ -227,3 +228,7 @@ class QueueKeys:
     def alive(self, consumer: str) -> str:
         """Return the liveness key of a consumer."""
         return f"{self.tag}:alive:{consumer}"
+
+    def claimed(self, consumer: str) -> str:
+        """Return the key that says when a consumer last claimed work; it outlives its liveness."""
+        return f"{self.tag}:claimed:{consumer}"

@@ -39,6 +39,7 @@ TERMINATE = b" terminate"
 SENDER_LIFE_MS = 600_000
 # A chunk of outcomes is sent again until Redis answers; longer than this without Redis, its consumer is fenced anyway.
 SETTLE_LIFE_MS = 600_000
+CLAIM_LIFE_MS = 3_600_000  # only people read it
 
 
 def _texts(reply: bytes) -> list[str]:
@@ -160,8 +161,8 @@ def beat(keys: QueueKeys, consumer: str, ttl_ms: int) -> Command[bool]:
 
 
 def claimed(keys: QueueKeys, consumer: str, at_ms: int) -> Command[Any]:
-    """Say in a consumer's liveness when it last asked for work; one that has lapsed stays so. Refused at maxmemory."""
-    return plain("SET", keys.alive(consumer), at_ms, "XX", "KEEPTTL")
+    """Say when a consumer last asked for work; kept for an hour, whether it is alive or not. Refused at maxmemory."""
+    return plain("SET", keys.claimed(consumer), at_ms, "PX", CLAIM_LIFE_MS)
 
 
 def revive(keys: QueueKeys, consumer: str, ttl_ms: int) -> Command[str]:

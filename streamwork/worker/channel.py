@@ -1,9 +1,9 @@
 """Messages between a supervisor and its processes: one msgpack array per message, over a socket pair.
 
 From the child: hello (namespace, queues, settings, schedules), ready, stats (taken, ended, in hand, idle), outage
-(what keeps it from Redis, or None when that is over), recycling, failed (kind of failure, text), bye (spooled). To the
-child: go (consumer name, url), lanes (queue, lanes, fleet), returned (queue, lane), paused (queue, marks), cancel
-(queue, ids), terminate (queue, ids), rename (name), fenced, drain, recycle (drain without a deadline), stop.
+(what keeps it from Redis, or None when that is over), recycling, failed (kind of failure, text), bye (spooled, ended).
+To the child: go (consumer name, url), lanes (queue, lanes, fleet), returned (queue, lane), paused (queue, marks),
+cancel (queue, ids), terminate (queue, ids), rename (name), fenced, drain, recycle (drain without a deadline), stop.
 """
 
 from __future__ import annotations

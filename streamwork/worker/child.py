@@ -168,7 +168,7 @@ class _Child:
         for loop in loops:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
-        channel.send("bye", worker.unwritten > 0)
+        channel.send("bye", worker.unwritten > 0, worker.ended)
         await channel.close()
         return EXIT_SPOOLED if worker.unwritten else EXIT_OK
 

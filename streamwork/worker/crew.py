@@ -25,11 +25,13 @@ class Crew:
         supervisor: Name of the supervisor.
 
     Attributes:
-        replicas: The processes; whoever sees one off takes it from here.
+        replicas: The processes; whoever sees one off removes it.
+        settled: Outcomes of those that were removed.
     """
 
     def __init__(self, find_app: FindApp, supervisor: str) -> None:
         self.replicas: list[Replica] = []
+        self.settled = 0
         self._find_app = find_app
         self._supervisor = supervisor
 
@@ -64,6 +66,11 @@ class Crew:
         replica.forked(pid)
         self.replicas.append(replica)
         return replica
+
+    def remove(self, replica: Replica) -> None:
+        """Take one off that has ended."""
+        self.replicas.remove(replica)
+        self.settled += replica.ended
 
 
 def require_files(processes: int) -> None:

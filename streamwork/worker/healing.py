@@ -47,12 +47,9 @@ class Healer:
         now_ms = SYSTEM_CLOCK.now_ms()
         self.in_question = True  # if not by this one, then another reader has just made it
         for lane in lanes:
-            mark = await self._driver.run(healing.heal(lane.queue.keys, lane.name, now_ms))
-            if mark != "there":
-                logger.error(
-                    "data lost: a lane's consumer group was gone and is made anew",
-                    extra={"lane": lane.stream, "from": mark},
-                )
+            answer = await self._driver.run(healing.heal(lane.queue.keys, lane.name, now_ms))
+            if answer != "there":
+                _tell(lane.stream, answer)
 
     def is_asked(self, lanes: Sequence[LaneSide]) -> bool:
         """Whether something was said to be given back, which is also how the start of a restoration is told."""
@@ -79,6 +76,22 @@ class Healer:
         for queue, lanes in zip(queues, returned, strict=True):
             queue.returned.update(lane.decode(errors="replace") for lane in lanes)
         return any(lane.name in queue.returned for queue in queues for lane in queue.lanes)
+
+
+def _tell(stream: str, answer: str) -> None:
+    """Say what was lost, by heal.lua's answer, and no more than that."""
+    gone, _, count = answer.partition(" ")
+    facts = {"lane": stream}
+    if gone != "gone":
+        text = "a lane's consumer group was destroyed and is made anew: no task message is lost"
+        logger.warning(text, extra={**facts, "from": answer})
+    elif count == "0":
+        logger.warning("a lane was deleted and is made anew: nothing waited or ran on it", extra=facts)
+    elif count == "-":
+        logger.error("data lost: all of a queue is gone, as after FLUSHALL; its lane is made anew", extra=facts)
+    else:
+        text = "data lost: a lane was deleted with all that waited or ran on it, and is made anew"
+        logger.error(text, extra={**facts, "messages": int(count)})
 
 
 class _Settled(NamedTuple):

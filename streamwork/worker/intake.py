@@ -31,7 +31,7 @@ class Intake:
 
     Attributes:
         rows: The free rows of the table.
-        ended: Outcomes that Redis has answered for.
+        ended: Outcomes that Redis has committed.
     """
 
     runner: Runner
@@ -115,7 +115,7 @@ class Intake:
         self._free_row(run)
         if run.message is not None and item.op[0] != "R":
             run.lane.queue.cancelled.discard(run.message.id)
-        self.ended += 1
+        self.ended += committed
         self.consumer.poke()
         if not committed:
             logger.warning(

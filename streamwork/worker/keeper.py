@@ -56,6 +56,7 @@ class Keeper:
         self._me = me
         self._services: list[Service] = []
         self._promoters: dict[str, Promoter] = {}
+        self._maintainers: dict[str, Maintainer] = {}
         self._restorers: dict[str, Restorer] = {}
         self._schedulers: dict[str, Scheduler] = {}
         self._unholders: dict[str, Unholder] = {}
@@ -74,7 +75,7 @@ class Keeper:
             unholder = self._unholders[queue.keys.queue] = Unholder(self.driver, queue)
             reaper = Reaper(self.driver, self.config, queue, self.members, self._me)
             scheduler = self._schedulers[queue.keys.queue] = Scheduler(self.driver, queue)
-            maintainer = Maintainer(self.driver, self.config, queue)
+            maintainer = self._maintainers[queue.keys.queue] = Maintainer(self.driver, self.config, queue)
             sweeper = Sweeper(self.driver, queue)
             self._services += [promoter, restorer, unholder, scheduler, reaper, maintainer, sweeper]
             self._listen(queue)
@@ -102,7 +103,9 @@ class Keeper:
         if event in ("lane", "lost"):
             if event == "lost":
                 facts = {"queue": name, "lane": value}
-                logger.error("data lost: a lane was deleted with all that was on it, and is made anew", extra=facts)
+                text = "data lost: a lane was deleted with all that waited or ran on it, and is made anew"
+                logger.error(text, extra=facts)
+                self._maintainers[name].nudge()  # what was on it is counted until then
             queue.hear(value)
             self._tell_lanes(queue)
         elif event == "returned":
@@ -235,6 +238,7 @@ class Keeper:
                 await self.driver.run(scripts.drop_consumer(queue.keys, lane, member.name))
             await self.driver.run_all([
                 plain("HDEL", queue.keys.consumers, member.name), plain("DEL", queue.keys.alive(member.name)),
+                plain("DEL", queue.keys.claimed(member.name)),
             ])  # fmt: skip
         return marked
 

@@ -37,6 +37,7 @@ class Beat(Service):
         self._members = members
         self.beaten_at_ms = 0
         self._beats = 0
+        self._said: set[str] = set()
 
     async def tick(self) -> float:
         """Beat once for everyone; a lapsed one is revived or told that it is fenced."""
@@ -66,8 +67,10 @@ class Beat(Service):
             except Exception:  # one that cannot hear must not make the others deaf
                 logger.exception("a consumer cannot be told of its beat", extra={"consumer": member.name})
         self._beats += 1
-        if self._beats < self.SAY_EVERY or not self._beats % self.SAY_EVERY:  # at a start soon, then now and then
+        claimed = {name for name, member in self._members.items() if member.claimed_at_ms}
+        if claimed - self._said or not self._beats % self.SAY_EVERY:  # the first one soon, then now and then
             await self._say_claims()
+            self._said = claimed
         return self.interval_s
 
     async def _say_claims(self) -> None:

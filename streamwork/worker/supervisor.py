@@ -106,6 +106,7 @@ class Supervisor:
         await self.homes.close()
         if self._failure is not None:
             raise self._failure
+        logger.info("stopped", extra={"settled": self.crew.settled})
         return EXIT_SPOOLED if self._spooled else EXIT_INTERRUPTED if self._interrupted else EXIT_OK
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -166,7 +167,7 @@ class Supervisor:
             elif kind == "failed":
                 replica.failed(*values)
             elif kind == "bye":
-                replica.said_bye = True
+                replica.said_bye, replica.ended = True, values[1]
                 self._spooled = self._spooled or values[0]
 
     async def _welcome(self, replica: Replica, address: Address, schedules: dict[str, dict[str, bytes]]) -> None:
@@ -200,7 +201,7 @@ class Supervisor:
         })  # fmt: skip
 
     async def _after_death(self, replica: Replica, status: int) -> None:
-        self.crew.replicas.remove(replica)
+        self.crew.remove(replica)
         self.outage.over(f"process {replica.pid}")
         self._leaving += 1
         try:

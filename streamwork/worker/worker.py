@@ -97,7 +97,7 @@ class Worker:
 
     @property
     def ended(self) -> int:
-        """Outcomes that Redis has answered for since the start."""
+        """Outcomes that Redis has committed since the start."""
         return self._intake.ended
 
     @property
@@ -205,7 +205,7 @@ class Worker:
             if run.message is not None:  # else nothing runs: it could not be read, and its dead letter is on its way
                 self.runner.context(run).lease_lost = True
         logger.error(
-            "fenced: this consumer was taken for dead and starts anew",
+            "fenced: this consumer was taken for dead, or its registration was deleted; it starts anew",
             extra={"consumer": self._name, "held": len(lost)},
         )
         if self.on_fenced is not None:

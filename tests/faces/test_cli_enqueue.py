@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from datetime import UTC, datetime
 
 import pytest
 
+from streamwork.clock import SYSTEM_CLOCK
 from streamwork.store.keys import QueueKeys
 from streamwork.wire.message import decode_message
 from tests.faces.conftest import one_line
-from tests.helpers import state_of
+from tests.helpers import state_of, wait_until
 
 
 def sent(driver, namespace, queue="default"):
@@ -86,6 +89,50 @@ def test_options_change_where_it_goes(project, driver, namespace):
     assert done.json == {
         "id": message.id, "task": "tasks.add", "queue": "mail", "lane": lane, "entry": done.json["entry"],
     }  # fmt: skip
+
+
+def test_delay_and_at_put_it_into_due_and_expires_goes_with_it(project, driver, namespace):
+    keys = QueueKeys(namespace, "default")
+    before_ms = driver.server_ms()
+    task_id = project.run("enqueue", "add", "1", "--delay", "3600.5").out.strip()
+    ((found, at_ms),) = state_of(driver, keys).due.items()
+    assert found == task_id
+    assert before_ms + 3_600_500 <= at_ms <= driver.server_ms() + 3_600_500
+    at = project.run("enqueue", "add", "2", "--at", "2199-12-01T10:00+01:00", "--expires", "864000").out.strip()
+    state = state_of(driver, keys)
+    assert state.due[at] == datetime(2199, 12, 1, 9, tzinfo=UTC).timestamp() * 1000
+    options = decode_message(state.due_body[at].split(b"\n", 2)[2]).options
+    assert SYSTEM_CLOCK.now_ms() + 863_000_000 < options.expires_at_ms <= SYSTEM_CLOCK.now_ms() + 864_000_000
+    past = project.run("enqueue", "add", "3", "--at", "2001-01-01T00:00Z", "--json")
+    assert (past.status, state_of(driver, keys).due[past.json["id"]]) == (0, 978_307_200_000)  # the server judges it
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--delay", "5", "--at", "2199-12-01T10:00Z"], "delay and run_at are two words for one thing"),
+        (["--at", "tomorrow"], "'tomorrow' is no time in ISO 8601"),
+        (["--at", "2199-12-01T10:00"], "say which time zone it is of"),
+        (["--delay", "-1"], "--delay"),
+        (["--delay", "nan"], "delay"),
+        (["--expires", "0"], "--expires"),
+    ],
+    ids=" ".join,
+)
+def test_times_that_are_none_are_refused(project, driver, namespace, args, words):
+    done = project.run("enqueue", "add", "1", *args)
+    assert done.status == 2
+    assert words in one_line(done.err)
+    assert state_of(driver, QueueKeys(namespace, "default")).due == {}
+    assert sent(driver, namespace) == []
+
+
+def test_what_has_expired_is_told_by_wait(project, worker):
+    worker("--slots", "1")
+    held = project.run("enqueue", "nap", "1").out.strip()
+    wait_until(lambda: project.run("tasks", "show", held, "--json").json["state"] == "running", "the slot is taken")
+    done = project.run("enqueue", "add", "1", "--expires", "0.001", "--wait", "--json")
+    assert (done.status, done.json["state"], done.json["failure"]["type"]) == (1, "expired", "Expired")
 
 
 def test_the_task_s_own_options_count_without_any(project, driver, namespace):
@@ -168,3 +215,36 @@ def test_that_nobody_would_run_it_is_said_at_once_and_when_the_time_is_up(projec
     assert done.json["error"]["message"].endswith(
         f"did not end within 0.2 s: it waits, and {what}: start one with {remedy}"
     )
+
+
+def test_when_the_time_is_up_the_id_and_the_state_are_told(project, driver, namespace):
+    said = ("enqueue", "add", "2", "3", "--at", "2199-12-01T10:00+01:00", "--wait", "--timeout", "0.1")
+    done = project.run(*said, "--json")
+    assert done.status == 1
+    (task_id,) = state_of(driver, QueueKeys(namespace, "default")).due
+    due = f"task message {task_id} did not end within 0.1 s: it is due at 2199-12-01 09:00:00 UTC"
+    assert done.json == {
+        "id": task_id, "task": "tasks.add", "queue": "default", "lane": "1:", "entry": "", "state": "scheduled",
+        "error": {"code": "result_timeout", "message": due},
+    }  # fmt: skip
+    assert project.run("tasks", "show", done.json["id"], "--json").json["state"] == "scheduled"
+    done = project.run(*said)
+    assert (done.status, done.out) == (1, "")
+    first, *_, last = done.err.splitlines()
+    assert re.fullmatch(f"streamwork: task message {first} did not end within 0.1 s: it is due at .* UTC", last)
+
+
+def test_a_redis_that_is_lost_meanwhile_leaves_the_id(project, server):
+    own = server()
+
+    def end():
+        wait_until(lambda: b"cmd=xread" in own.run("CLIENT", "LIST"), "it was sent, and is waited for")
+        own.close()
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    done = project.run("enqueue", "add", "2", "--url", own.url, "--wait", "--timeout", "2", "--json")
+    ending.join()
+    assert done.status in (1, 3)  # it had begun to wait, or not yet
+    assert (len(done.json["id"]), done.json["state"]) == (32, None)
+    assert done.json["error"]["code"] in ("result_timeout", "redis_unavailable")

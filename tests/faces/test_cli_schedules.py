@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
+from streamwork import Streamwork
 from streamwork.store.commands import plain
 from streamwork.store.keys import QueueKeys
+from streamwork.store.planning import plan
 from tests.faces.conftest import TASKS, one_line
 from tests.helpers import state_of, wait_until
 
@@ -127,6 +130,50 @@ def test_without_code_it_is_not_said_what_is_missing_in_it(project, namespace):
     path = project.folder / "tasks.py"
     path.write_text(f"from streamwork import Streamwork\napp = Streamwork({namespace!r})\n")
     assert [one["problem"] for one in listed(project)] == [""]
+
+
+def doctor(project):
+    checks = project.run("doctor", "--json").json["checks"]
+    return [(check["verdict"], check["found"], check["remedy"]) for check in checks if check["name"] == "schedules"]
+
+
+def test_doctor_tells_of_schedules_that_do_not_fire(project, worker):
+    assert doctor(project) == []
+    run(project, "add", "rests", "add", "1", "--every", "30")
+    run(project, "pause", "rests")
+    rests = ("note", "schedule rests of queue default is paused", "streamwork schedules resume rests")
+    assert doctor(project) == [rests]
+    run(project, "add", "gone", "gone.task", "--every", "30", "--elsewhere")
+    gone = (
+        "warning", "schedule gone of queue default: no task 'gone.task' in this app",
+        "correct it, or streamwork schedules remove gone",
+    )  # fmt: skip
+    nobody = (
+        "warning", "nobody fires gone of queue default: no worker and no scheduler is there",
+        "start one: streamwork worker, or streamwork scheduler",
+    )  # fmt: skip
+    assert doctor(project) == [nobody, gone, rests]
+    worker()
+    wait_until(lambda: doctor(project) == [gone, rests], "the worker's pulse is there")
+
+
+def test_doctor_tells_of_a_schedule_that_those_who_are_there_do_not_fire(project, worker, driver, keys, namespace):
+    worker()  # of code that does not declare it
+    app = Streamwork(namespace, settings={"url": project.environ["STREAMWORK_URL"]})
+    app.every(30, args=(1,), overlap="skip")(app.task(name="tasks.declared")(lambda n: n))
+    path = project.folder / "tasks.py"
+    path.write_text(path.read_text() + DECLARED)
+    ((name, record),) = app.declared_schedules()["default"].items()
+    driver.run(plan(keys, name, "declare", record))
+    now_ms = driver.server_ms() // 30_000 * 30_000
+    driver.run(plain("HSET", keys.schedule_marks, name, f"{now_ms - 30_000} -"))
+    wait_until(lambda: doctor(project) == [], "the worker's pulse is there")
+    driver.run(plain("HSET", keys.schedule_marks, name, f"{now_ms - 120_000} -"))
+    ((verdict, what, remedy),) = doctor(project)
+    assert verdict == "warning"
+    said = re.fullmatch("schedule tasks.declared of queue default should have fired ([0-9]+) s ago, and has not", what)
+    assert int(said[1]) >= 90
+    assert remedy == "start a worker or scheduler of the code that declares it, and see its log"
 
 
 @pytest.mark.parametrize("command", ["pause", "resume", "remove", "run-now"])

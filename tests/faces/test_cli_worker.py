@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 
@@ -50,8 +51,17 @@ def test_json_lines_go_to_standard_output_and_nothing_else_does(project):
     project.write("tasks.py", (project.folder / "tasks.py").read_text() + "\nprint('from the app')\n")
     done = project.process("worker", "--burst", "--json")
     assert done.status == 0
-    assert [json.loads(line)["message"] for line in done.out.splitlines()][-1] == "draining"
+    assert [json.loads(line)["message"] for line in done.out.splitlines()][-2:] == ["draining", "stopped"]
     assert done.err == "from the app\n"
+
+
+def test_its_last_line_says_how_much_it_has_settled(project, worker):
+    for number in range(7):
+        project.run("enqueue", "add", number)
+    project.run("enqueue", "flaky")  # a retry is an end of its delivery, too
+    started = worker("--burst", settings={"worker.max_tasks": 3}, ready=False)
+    assert started.wait(within_s=30) == 0
+    assert re.search(r" info    stopped settled=8$", started.text().strip())
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

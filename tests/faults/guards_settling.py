@@ -163,7 +163,7 @@ SETTLING: dict[str, Guard] = {
             "return EXIT_SPOOLED if worker.unwritten else EXIT_OK",
             "return EXIT_OK",
         ),
-        (WORKER + "child.py", 'channel.send("bye", worker.unwritten > 0)', 'channel.send("bye", False)'),
+        (WORKER + "child.py", 'channel.send("bye", worker.unwritten > 0, ', 'channel.send("bye", False, '),
     ),
     "spool_settled": guard(
         24,

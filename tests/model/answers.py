@@ -32,6 +32,8 @@ def _restored(reply, is_dirty):
 
 
 def _healed(reply, is_dirty):
+    if reply.startswith(b"gone"):
+        return "gone"
     return {b"there": "there", b"0": "from the start"}.get(reply, "from the mark")
 
 
@@ -59,7 +61,7 @@ _READERS = {
     "release": (_number("nothing", "given back"), "nothing", "given back"),
     "adopt": (lambda reply, is_dirty: "rows" if reply else "nothing", "rows", "nothing"),
     "drop_consumer": (_number("owns", "dropped"), "owns", "dropped"),
-    "heal": (_healed, "there", "from the start", "from the mark"),
+    "heal": (_healed, "there", "from the start", "from the mark", "gone"),
     "restore": (_restored, "changed", "given back", "all settled"),
     "maintain": (_maintained, "trimmed", "kept", "no group"),
     "cancel": (_word, "cancelled", "requested", "ended"),

@@ -7,6 +7,7 @@ import pytest
 from streamwork.store import scripts
 from streamwork.store.commands import plain
 from streamwork.store.failures import NoGroup
+from tests.helpers import state_of
 from tests.redis.kit import (
     LANE,
     deliver,
@@ -80,11 +81,21 @@ def test_after_the_stream_is_gone_an_old_mark_hides_nothing(driver, keys, redis_
     assert settle(driver, keys, delivery)
     maintain(driver, keys)
     driver.run(plain("DEL", keys.lane(LANE)))
-    assert heal(driver, keys) == "0"
+    assert heal(driver, keys) == "gone 0"
     driver.run(plain("XADD", keys.lane(LANE), "5-1", "d", delivery.body))  # a clock that stepped back
     assert [d.entry for d in read(driver, keys, "w1")] == [b"5-1"]
     maintain(driver, keys)
     assert driver.run(plain("HGET", keys.low, LANE)) == b"5-0"
+
+
+def test_what_was_on_a_deleted_lane_is_told_and_does_not_count_as_waiting(driver, keys):
+    held = deliver(driver, keys, "w1", 5)
+    assert settle(driver, keys, held[0])
+    driver.run(plain("DEL", keys.lane(LANE)))
+    assert heal(driver, keys) == "gone 4"
+    assert (state_of(driver, keys).added, state_of(driver, keys).settled) == ({LANE: 5}, {LANE: 5})
+    assert not settle(driver, keys, held[1])
+    assert state_of(driver, keys).settled == {LANE: 5}
 
 
 def test_a_mark_that_is_ahead_of_all_entries_hides_nothing(driver, keys, redis_url):
@@ -100,7 +111,7 @@ def test_a_mark_that_is_ahead_of_all_entries_hides_nothing(driver, keys, redis_u
 def test_after_flushall_lane_and_group_are_there_again(own, own_keys):
     deliver(own, own_keys, "w1")
     own.run(plain("FLUSHALL"))
-    assert heal(own, own_keys) == "0"
+    assert heal(own, own_keys) == "gone -"
     assert own.run(plain("HKEYS", own_keys.lanes)) == [LANE.encode()]
     assert note(own, own_keys) is None
     put(own, own_keys)

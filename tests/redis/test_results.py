@@ -8,6 +8,7 @@ import queue
 import signal
 import threading
 import time
+from datetime import UTC, datetime
 
 import pytest
 
@@ -15,6 +16,7 @@ from streamwork.app import Streamwork
 from streamwork.broker import results as results_room
 from streamwork.broker.results import Results
 from streamwork.errors import ResultGone, ResultTimeout, StoreUnavailable
+from streamwork.model.pausing import held_score
 from streamwork.store import scripts
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
@@ -22,7 +24,7 @@ from streamwork.store.keys import QueueKeys
 from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.sync_driver import SyncDriver
 from streamwork.wire.codec import pack
-from streamwork.wire.message import decode_message, decode_result
+from streamwork.wire.message import Attempt, decode_message, decode_result, encode_attempt
 from tests.forked import in_child
 from tests.helpers import wait_until
 from tests.redis.kit import calls_of, deliveries, end, later
@@ -164,7 +166,29 @@ def test_what_is_late_is_told_where_it_is(waiting):
     driver.run(scripts.read_new([(keys.lane(handle.lane),)], "w1", 1, None))
     assert late(handle) == ": it is running, and goes on"
     driver.run(plain("ZADD", keys.due, 9_999_999_999_999, handle.id))
-    assert late(handle).startswith(": it is scheduled for later")
+    assert late(handle) == ": it is due at 2286-11-20 17:46:39 UTC"
+
+
+def test_what_is_late_is_told_when_it_is_due(waiting):
+    keys, driver = waiting.keys, waiting.driver
+    at = datetime(2199, 12, 1, 9, 0, 7, tzinfo=UTC)
+    handle = waiting.echo.options(run_at=at).enqueue(1)
+    due = "it is due at 2199-12-01 09:00:07 UTC"
+    assert late(handle) == f": {due}"
+    lane, first, body = driver.run(plain("HGET", keys.due_body, handle.id)).split(b"\n", 2)
+    for past, said in (
+        (Attempt(attempt=3), f"{due}, for run 3"),
+        (Attempt(deferrals=2), f"no worker that was offered it knows the task; {due}, to be offered again"),
+    ):
+        driver.run(plain("HSET", keys.due_body, handle.id, b"\n".join((lane, encode_attempt(past).encode(), body))))
+        assert late(handle) == f": {said}"
+    driver.run(plain("HSET", keys.due_body, handle.id, b"\n".join((lane, first, body))))
+    driver.run(plain("ZADD", keys.due, 1_000_000_000_000, handle.id))
+    assert late(handle) == (
+        ": it was due at 2001-09-09 01:46:40 UTC, and nobody sends it on: start a worker with streamwork worker"
+    )
+    driver.run(plain("ZADD", keys.due, held_score(waiting.echo.name), handle.id))
+    assert late(handle).startswith(": it is set aside until its task is resumed")
 
 
 def test_a_redis_that_is_away_does_not_hold_up_who_is_told_that_the_time_is_up(waiting):

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from streamwork.broker.coverage import registered
+from streamwork.broker.steps import ask
 from streamwork.clock import SYSTEM_CLOCK
 from streamwork.config import load
 from streamwork.store import scripts
@@ -132,6 +134,35 @@ def test_a_lapsed_member_is_revived_and_one_that_was_taken_is_fenced_and_let_go(
     ticking(lambda own: Beat(own, CONFIG, [queue], members).tick())
     assert (lapsed.told, taken.told, set(members)) == (["beaten"], ["fenced"], {"lapsed"})
     assert driver.run(plain("EXISTS", keys.alive("lapsed"), keys.alive("taken"))) == 1
+
+
+def test_the_last_claim_outlives_a_lapse_and_a_new_member_s_is_said_with_its_first_beat(driver, keys, queue, ticking):
+    old, new = FakeMember("old"), FakeMember("new")
+    old.claimed_at_ms = new.claimed_at_ms = SYSTEM_CLOCK.steady_ms() - 50_000
+    members = {"old": old}
+
+    def seen(member):
+        """Whether it is alive, and whether its claim is told, by another clock than it was noted by."""
+        found = ask(driver, registered(keys))[member.name]
+        claimed_at_ms = SYSTEM_CLOCK.now_ms() - SYSTEM_CLOCK.steady_ms() + member.claimed_at_ms
+        return found.is_alive, abs(found.claimed_at_ms - claimed_at_ms) < 1_000
+
+    async def main(own):
+        beat = Beat(own, CONFIG, [queue], members)
+        alive(driver, keys, "old")
+        await beat.tick()
+        assert seen(old) == (True, True)
+        driver.run(plain("DEL", keys.alive("old")))
+        assert seen(old) == (False, True)
+        await beat.tick()
+        assert seen(old) == (True, True)
+        alive(driver, keys, "new")
+        members["new"] = new
+        await beat.tick()
+        assert seen(new) == (True, True)
+
+    ticking(main)
+    assert 0 < driver.run(plain("PTTL", keys.claimed("old"))) <= 3_600_000
 
 
 def test_a_reaper_waits_for_grace_then_takes_who_is_dead_and_nobody_else(driver, keys, queue, ticking):

@@ -26,7 +26,7 @@ def test_only_what_was_in_hand_runs_again_and_nothing_is_committed_twice(start, 
     notes.until(1 + 300 + 4)
     destroy(driver, keys)
     notes.go()
-    worker.until("data lost: a lane's consumer group was gone and is made anew")
+    worker.until("a lane's consumer group was destroyed and is made anew: no task message is lost")
     worker.until("unsettled entries of a lane were given back")
     assert [handle.result(timeout=20) for handle in (held, *waiting)] == [(1, 0)] * 11
     runs = Counter(run.text for run in notes.runs())

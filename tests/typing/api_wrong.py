@@ -34,6 +34,7 @@ def wrong_arguments() -> None:
     send_receipt.enqueue(7, "a@b.c", 3)  # wrong
     send_receipt.enqueue(7, too="a@b.c")  # wrong
     send_receipt.delay(7, 8)  # wrong
+    send_receipt.apply_async((7, "a@b.c"))  # wrong
     send_receipt.call(7, None)  # wrong
     resize.enqueue(path="x", width="wide")  # wrong
     resize.enqueue()  # wrong

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import functools
 import inspect
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 import pytest
 
 import streamwork
-from streamwork import ConfigError, DuplicateTaskName, Retry, Streamwork, TaskNotFound
+from streamwork import ArgumentError, ConfigError, DuplicateTaskName, Retry, Streamwork, TaskNotFound
 from streamwork.model.policy import DEFAULT_RETRY
 from streamwork.wire.message import NO_OPTIONS, Options, decode_message, encode_message
 
@@ -128,6 +129,46 @@ def test_an_unknown_option_names_the_nearest_and_where_it_stands(app, task):
         task.options(timout=1)
     with pytest.raises(ConfigError, match=r"unknown option 'executor'"):
         task.options(executor="process")
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"countdown": 5}, r"task.options\(delay=...\), in seconds$"),
+        ({"eta": datetime(2026, 1, 1, tzinfo=UTC)}, r"task.options\(run_at=...\), a datetime with a time zone$"),
+        ({"time_limit": 5}, "timeout=$"),
+        ({"max_retries": 3}, r"retry=Retry\(max_attempts=...\), which counts the first run too$"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_options_of_celery_are_told_what_they_are_called_here(app, task, option, said):
+    (name,) = option
+    with pytest.raises(ConfigError, match=f"^task .*send: unknown option '{name}': here it is {said}"):
+        task.options(**option)
+    with pytest.raises(ConfigError, match=f"^@app.task: unknown option '{name}': here it is {said}"):
+        app.task(**option)
+    with pytest.raises(ArgumentError, match=f"unexpected keyword argument '{name}'.*; {name} is here {said}"):
+        task.call(7, **option)
+
+
+def test_an_option_that_is_given_as_an_argument_is_told_where_it_goes(task):
+    said = r"; if delay is meant as an option, say task\.options\(delay=\.\.\.\)\.enqueue\(\.\.\.\)$"
+    with pytest.raises(ArgumentError, match=said):
+        task.enqueue(7, delay=5)
+    with pytest.raises(ArgumentError) as caught:
+        task.enqueue(7, dealy=5)
+    assert "option" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "said"), [("apply_async", "enqueue(1, 2)"), ("s", "task.call(1, 2)"), ("AsyncResult", "task.handle")]
+)
+def test_methods_of_celery_are_told_what_they_are_called_here(task, method, said):
+    with pytest.raises(AttributeError, match=rf"send has no attribute '{method}': here it is .*{re.escape(said)}"):
+        getattr(task, method)
+    with pytest.raises(AttributeError, match=r"has no attribute 'nonsense'$"):
+        task.nonsense  # noqa: B018 - the look itself is what is tried
+    assert not hasattr(copy.copy(task), "apply_async")
 
 
 class Caller:

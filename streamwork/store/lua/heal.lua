@@ -1,9 +1,10 @@
 -- Make a lost consumer group anew for what comes, and note what was added before for restore.lua (rule 8).
 -- include: unkeep
 -- KEYS  1 lane · 2 lanes · 3 low · 4 restoring · 5 control · 6 kept · 7 due · 8 due:body · 9 moved · 10 suspects ·
---       11 settled
+--       11 settled · 12 added
 -- ARGV  1 lane name · 2 now ms
--- Returns  the id behind which everything is looked at again, or "there" if another one was first
+-- Returns  the id behind which everything is looked at again · "there" if another one was first · "gone n" where there
+--          was no stream, with n unsettled messages on it · "gone -" where not even that is known, as after FLUSHALL
 -- Atomic because  what lies behind the group's first id and what is noted as to be restored must meet without a gap.
 -- The low mark alone would run again what was settled above the oldest pending entry: only the journal knows of it.
 -- First write PERSIST, which changes nothing here, so that a full Redis can be healed and drained (rule 3).
@@ -60,4 +61,10 @@ if pcall('HSET', KEYS[2], ARGV[1], ARGV[2]) == 1 then
   pcall('XADD', KEYS[5], 'MAXLEN', '~', 1000, '*', 'e', 'lane', 'v', ARGV[1])
 end
 pcall('XADD', KEYS[5], 'MAXLEN', '~', 1000, '*', 'e', 'returned', 'v', ARGV[1])
-return low
+if not info.err then return low end
+-- What was on it does not wait any more, and must not be counted as if it did.
+local added, settled = pcall('HGET', KEYS[12], ARGV[1]), pcall('HGET', KEYS[11], ARGV[1])
+if type(added) ~= 'string' or not tonumber(added) then return 'gone -' end
+pcall('HSET', KEYS[11], ARGV[1], added)
+settled = type(settled) == 'string' and tonumber(settled) or 0
+return 'gone ' .. string.format('%.0f', math.max(0, added - settled))
