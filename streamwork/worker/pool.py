@@ -47,8 +47,8 @@ class Pool:
         self._most, self._modules, self._writer = most, modules, writer
         self._there, self._gone = there, gone
         self._loop = asyncio.get_running_loop()
-        # Linux kills a process together with the thread that started it (PR_SET_PDEATHSIG), so this one stays; and in
-        # it a pool is never ended before it has started.
+        # Linux kills a process together with the thread that started it (PR_SET_PDEATHSIG), so this one stays. What
+        # it is given goes in order: a pool is not ended while it starts.
         self._thread = ThreadPoolExecutor(1, "streamwork-pool")
         self._pool: Any = None
         self._next: Any = None  # the one that is being made
@@ -82,17 +82,21 @@ class Pool:
             self._pool = pool
             self._there(None)
         else:
-            self._later()
-            self._there(error if isinstance(error, Exception) else BrokenProcessPool(str(error)))
+            why = f"no process could be started: {error.__cause__ or error}"
+            self._later(why)
+            self._there(BrokenProcessPool(why))
 
-    def _later(self) -> None:
+    def _later(self, why: str) -> None:
         """Let pools that do not get ready not follow each other without end; a delivery that waits is not held up."""
         self._is_warm.set()  # whoever waits for it waits no longer, and the first delivery tells of the trouble
         if self._ready >= self._most:
             self._pause_s = 0.0
         else:
             self._pause_s = min(_MOST_PAUSE_S, 2 * self._pause_s or _FIRST_PAUSE_S)
-            logger.warning("processes ended before they were ready", extra={"next_try_in_s": self._pause_s})
+            logger.warning(
+                "processes for executor='process' do not get ready, trying again",
+                extra={"next_try_in_s": self._pause_s, "why": why},
+            )
         self._make_at_s = self._loop.time() + self._pause_s
 
     def want(self) -> None:
@@ -123,7 +127,7 @@ class Pool:
 
     def _replace(self) -> None:
         broken, self._pool = self._pool, None
-        self._later()
+        self._later("they ended before all had imported the app: see above what they wrote")
         if not self._pause_s:
             self._make()
         self._loop.run_in_executor(None, _end, broken)
@@ -155,7 +159,7 @@ class Pool:
 
 def _start(pool: Any) -> None:
     if not pool.active:
-        raise BrokenProcessPool("no process could be started")
+        raise BrokenProcessPool("the pool has ended")
 
 
 def _end(pool: Any) -> None:

@@ -196,9 +196,9 @@ def test_what_a_pool_that_gave_up_forgot_is_sent_to_the_next(bench, monkeypatch)
     run_with_processes(bench, main)
 
 
-def test_without_a_process_a_delivery_is_tried_again_later(bench, monkeypatch):
+def test_without_a_process_a_delivery_is_tried_again_later(bench, monkeypatch, caplog):
     def refuse(*_args, **_named):
-        raise BrokenProcessPool("no process")
+        raise BrokenProcessPool from OSError("no room")
 
     monkeypatch.setattr(ProcessPool, "_start_pool", refuse)
 
@@ -208,6 +208,7 @@ def test_without_a_process_a_delivery_is_tried_again_later(bench, monkeypatch):
             processes.submit(run)
         await await_until(lambda: len(bench.freed) == 3, "all are judged")
         assert [bench.end_of(run).attempt for run in runs] == [Attempt(attempt=2)] * 3
+        assert "no process could be started: no room" in [getattr(one, "why", "") for one in caplog.records]
         assert (bench.freed, processes.running, sorted(bench.numbers)) == (runs, 0, [0, 1, 2, 3])
 
     run_with_processes(bench, main)
