@@ -158,8 +158,8 @@ class _Child:
             logger.debug("the lifespan raises", exc_info=True)
             text = f"the lifespan of app {worker.app.name!r} raises {type_name(error)}: {text_of(error)}"
             return await _failed(channel, AppBroken(text), "app")
-        loops.append(asyncio.create_task(self._report()))
-        channel.send("ready", message[1])
+        channel.send("begins")
+        loops += [asyncio.create_task(self._report()), asyncio.create_task(self._get_ready())]
         try:
             await worker.run()
         except WorkerCut as error:
@@ -171,6 +171,13 @@ class _Child:
         channel.send("bye", worker.unwritten > 0, worker.ended)
         await channel.close()
         return EXIT_SPOOLED if worker.unwritten else EXIT_OK
+
+    async def _get_ready(self) -> None:
+        try:
+            await self._worker.executors.prepare(self._worker.queues)
+        except Exception:
+            logger.exception("processes for tasks with executor='process' cannot be started")
+        self._channel.send("ready")
 
     async def _start_unless_told_to_end(self) -> bool:
         starting = asyncio.create_task(self._start_patiently())

@@ -47,7 +47,7 @@ def drain(replica: Replica) -> Coroutine[Any, Any, None]:
 
 async def _kill_late(replica: Replica) -> None:
     worker, client = replica.config.worker, replica.config.client
-    await asyncio.sleep(_GRACE_S + (worker.drain_timeout_s if replica.is_ready else 0.0))
+    await asyncio.sleep(_GRACE_S + (worker.drain_timeout_s if replica.has_begun else 0.0))
     give_up_ms = SYSTEM_CLOCK.steady_ms() + int(client.deadline_s * 1000)
     while SYSTEM_CLOCK.steady_ms() < min(give_up_ms, replica.table.loop_at_ms + _TURNED_MS):  # noqa: ASYNC110 - two clocks
         await asyncio.sleep(0.25)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from streamwork.app import Streamwork
 from streamwork.config import WorkerConfig
@@ -16,7 +17,7 @@ from streamwork.worker.threads import ThreadExecutor
 
 
 class Executors:
-    """The executors of one process, made when a task first needs them.
+    """The executors of one process, made when a task first needs them, or processes by `prepare`.
 
     Args:
         app: For the processes, which import it themselves.
@@ -53,6 +54,22 @@ class Executors:
         """Whether async bodies or processes still run."""
         return self._slots.running > 0 or (self._processes is not None and self._processes.running > 0)
 
+    async def prepare(self, queues: Collection[str]) -> None:
+        """Start processes where a task of these queues needs them; returns once they have imported it.
+
+        Nothing is raised where they cannot: the first delivery tells of it.
+        """
+        tags = frozenset(self._worker.tags)
+        tasks = [task for task in self._app.tasks.values() if task.executor == "process"]
+        if any(task.queue in queues and tags.issuperset(task.tags) for task in tasks):
+            await self._process_executor().warm()
+
+    def _process_executor(self) -> ProcessExecutor:
+        if self._processes is None:
+            most = min(os.cpu_count() or 1, self._worker.slots)
+            self._processes = ProcessExecutor(self._app, self._runner, self._numbers, self._freed, most)
+        return self._processes
+
     def submit(self, run: Run) -> None:
         """Hand an admitted delivery to where its body runs."""
         task = run.task
@@ -65,9 +82,7 @@ class Executors:
                 self._threads = ThreadExecutor(self._runner, self._numbers, self._freed, most)
             self._threads.submit(run)
         else:
-            if self._processes is None:
-                self._processes = ProcessExecutor(self._app, self._runner, self._numbers, self._freed)
-            self._processes.submit(run)
+            self._process_executor().submit(run)
 
     def cancel_run(self, run: Run, *, terminate: bool) -> None:
         """End a delivery that was cancelled: one that has not begun, or where `terminate` any."""

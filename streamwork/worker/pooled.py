@@ -25,6 +25,8 @@ _PR_SET_PDEATHSIG = 1
 # A word of a process: length of the token, span in seconds, and the token behind. Shorter than 512 bytes, which any
 # pipe takes in one piece, so that many processes share one without a lock that one of them could die with.
 _WORD = struct.Struct("<Hd")
+# The token of the word that a process says when it has imported its tasks; the span is the number of its pool.
+READY = ""
 
 
 class Place(NamedTuple):
@@ -104,7 +106,8 @@ class Words:
     """What the processes of a pool say while a body runs, over one pipe that all of them write to.
 
     Args:
-        heard: Called on the loop with the token of a run and a span: 0 = its body begins, else it asks for more time.
+        heard: Called on the loop with the token of a run and a span: 0 = its body begins, else it asks for more time;
+            or with `READY` and the number of a pool.
     """
 
     def __init__(self, heard: Callable[[str, float], None]) -> None:
@@ -145,8 +148,8 @@ def _say(token: str, span_s: float) -> None:
         os.write(_writer.fileno(), _WORD.pack(len(name), span_s) + name)
 
 
-def begin(parent: int, modules: list[str], writer: Any) -> None:
-    """Make this process ready for bodies; runs once in each."""
+def begin(parent: int, modules: list[str], writer: Any, pool: int) -> None:
+    """Make this process, of the pool with that number, ready for bodies; runs once in each."""
     global _writer  # noqa: PLW0603 - there is one for the process, and the pool calls functions only
     _writer = writer
     # Signals often go to the whole group; only the worker decides what they mean. A handler, since what
@@ -161,6 +164,7 @@ def begin(parent: int, modules: list[str], writer: Any) -> None:
     for module in modules:
         with contextlib.suppress(Exception, SystemExit):  # the first delivery tells of it
             importlib.import_module(module)
+    _say(READY, float(pool))
 
 
 def run_in_process(

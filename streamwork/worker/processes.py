@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,11 +19,10 @@ from streamwork.app import Streamwork
 from streamwork.errors import AppBroken, ConfigError
 from streamwork.worker.delivery import Run
 from streamwork.worker.limits import Limits, disarm, extend, overdue
-from streamwork.worker.pooled import PoolContext, Words, begin, places_of, run_in_process
+from streamwork.worker.pool import Pool
+from streamwork.worker.pooled import READY, Words, places_of
 from streamwork.worker.runner import Runner, unsettled
 
-# How soon it is noticed that a pool gave up and forgot what it had been given, seconds.
-_LOOK_S = 1.0
 # A delivery is sent to a pool so often; after that the trouble is not a process that died idle.
 _TIMES = 3
 
@@ -44,14 +42,14 @@ def require_pebble() -> None:
 
 
 class ProcessExecutor:
-    """The killable processes of one worker process, started when needed.
+    """The killable processes of one worker process; they start in the background, at once.
 
     Args:
         app: Whose tasks they run; they import it themselves.
         runner: The steps.
         numbers: Free rows of the slot table; the worker puts them back.
         freed: Called on the loop when a delivery left its slot.
-        most: Most processes; None = as many as there are cores.
+        most: Most processes.
 
     Raises:
         ConfigError: A new process could not find one of the tasks.
@@ -59,7 +57,7 @@ class ProcessExecutor:
 
     def __init__(
         self, app: Streamwork, runner: Runner, numbers: deque[int], freed: Callable[[Run], None],
-        most: int | None = None,
+        most: int,
     ) -> None:  # fmt: skip
         import pebble  # an extra
 
@@ -68,23 +66,20 @@ class ProcessExecutor:
         self._numbers = numbers
         self._freed = freed
         self._loop = asyncio.get_running_loop()
-        self._most = most or os.cpu_count() or 1
+        self._most = most
         self._places = places_of(app)
         self._waiting: deque[Run] = deque()
         self._futures: dict[Run, Future[Any]] = {}
         self._calls: dict[Run, _PoolCall] = {}
-        self._looking: asyncio.TimerHandle | None = None
         self._limits = Limits(lambda _: None, self._expire)
         self._by_token: dict[str, Run] = {}
         self._words = Words(self._hear)
-        self._pool = self._new_pool()
-
-    def _new_pool(self) -> Any:
         modules = sorted({place.module for place in self._places.values()})
-        return self._pebble.ProcessPool(
-            max_workers=self._most, context=PoolContext(), initializer=begin,
-            initargs=(os.getpid(), modules, self._words.writer),
-        )  # fmt: skip
+        self._pool = Pool(most, modules, self._words.writer, self._there, self._gone)
+
+    async def warm(self) -> None:
+        """Wait until the processes can begin a body at once, or it is clear that they cannot be started."""
+        await self._pool.warm()
 
     @property
     def running(self) -> int:
@@ -98,11 +93,22 @@ class ProcessExecutor:
 
     def _begin_next(self) -> None:
         while self._waiting and len(self._futures) < self._most:
+            if not self._pool.is_there:
+                self._pool.want()
+                return
             run = self._waiting.popleft()
-            if not run.is_over:  # given back while it waited here
+            if not self._is_given_back(run):
                 self._begin(run)
+                self._send(run)
+
+    def _is_given_back(self, run: Run) -> bool:
+        if run.is_over and run in self._calls:
+            self._forget(run)
+        return run.is_over
 
     def _begin(self, run: Run) -> None:
+        if run in self._calls:
+            return  # it was sent to a pool that gave up
         runner, message, task = self._runner, run.message, run.task
         assert message is not None and task is not None  # noqa: PT018 - admit went first
         runner.start(run, self._numbers.popleft())
@@ -120,23 +126,23 @@ class ProcessExecutor:
         work = (task.name, self._places[task.name], bytes(message.args), bytes(message.kwargs), facts, override)
         self._calls[run] = _PoolCall(work)
         self._by_token[run.token] = run
-        self._send(run)
 
     def _send(self, run: Run) -> None:
         call = self._calls[run]
         call.times += 1
         try:
-            future = self._schedule(call)
-        except RuntimeError as error:  # no process can be started now
-            self._fail(run, error)
+            future = self._pool.schedule(call.work)
+        except RuntimeError as error:
+            self._send_again(run, error)
             return
         self._futures[run] = future
         future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._collect, run, done))
-        if self._looking is None:
-            self._looking = self._loop.call_later(_LOOK_S, self._look)
 
     def _hear(self, token: str, span_s: float) -> None:
-        """Hear from a process that a body begins, or (> 0) asks for so much time from now."""
+        """Hear from a process that it is ready, a body begins, or (> 0) asks for so much time from now."""
+        if token == READY:
+            self._pool.heard_ready(int(span_s))
+            return
         run = self._by_token.get(token)
         if run is None:
             return
@@ -166,6 +172,8 @@ class ProcessExecutor:
             self._waiting.remove(run)
         except ValueError:
             return False
+        if run in self._calls:
+            self._forget(run)
         return True
 
     def terminate(self, run: Run) -> None:
@@ -183,38 +191,33 @@ class ProcessExecutor:
         self._runner.raised(run, error)
         self._freed(run)
 
-    def _schedule(self, call: _PoolCall) -> Future[Any]:
-        try:
-            return self._pool.schedule(run_in_process, args=call.work)  # type: ignore[no-any-return]
-        except RuntimeError:
-            self._replace()
-            return self._pool.schedule(run_in_process, args=call.work)  # type: ignore[no-any-return]
+    def _there(self, error: Exception | None) -> None:
+        """Hear that there is a pool, or why none could be started."""
+        if error is None:
+            self._begin_next()
+            return
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        for run in waiting:
+            if not self._is_given_back(run):
+                self._begin(run)
+                self._fail(run, error)
 
-    def _replace(self) -> None:
-        # The pool gives up for good when a process of it dies while none of them has anything to do. What it was given
-        # in that moment it forgets, and tells nobody; none of that had begun.
-        broken, self._pool = self._pool, self._new_pool()
-        self._loop.run_in_executor(None, _end, broken)
+    def _gone(self) -> None:
+        """Hear that the pool gave up: what it was given goes to the next one."""
         for run in [run for run, future in self._futures.items() if not future.done()]:
             del self._futures[run]
             self._send_again(run, BrokenProcessPool("its process pool gave up"))
+        self._begin_next()
 
     def _send_again(self, run: Run, error: Exception) -> None:
         disarm(run)
         if run.is_over:
             self._forget(run)
         elif self._calls[run].times < _TIMES:
-            self._send(run)
+            self._waiting.appendleft(run)
         else:
             self._fail(run, error)
-            self._begin_next()
-
-    def _look(self) -> None:
-        self._looking = None
-        if self._futures:
-            if not self._pool.active:
-                self._replace()
-            self._looking = self._looking or self._loop.call_later(_LOOK_S, self._look)
 
     def _collect(self, run: Run, future: Future[Any]) -> None:
         if self._futures.get(run) is not future:
@@ -222,6 +225,8 @@ class ProcessExecutor:
         del self._futures[run]
         if not run.is_over and not future.cancelled() and isinstance(future.exception(), BrokenProcessPool):
             self._send_again(run, BrokenProcessPool(str(future.exception())))
+            self._pool.look()
+            self._begin_next()
             return
         self._forget(run)
         if run.is_over:
@@ -263,18 +268,16 @@ class ProcessExecutor:
 
     def cancel_all(self) -> None:
         """Kill what runs and begin nothing more; all of it is given back."""
+        sent = [run for run in self._waiting if run in self._calls]
         self._waiting.clear()
+        for run in sent:
+            self._forget(run)
+            run.stop_reason = "released"
+            self._freed(run)
         for future in list(self._futures.values()):
             future.cancel()
 
     def close(self) -> None:
         """End the processes."""
-        if self._looking is not None:
-            self._looking.cancel()
+        self._pool.close()
         self._words.close()
-        _end(self._pool)
-
-
-def _end(pool: Any) -> None:
-    pool.stop()
-    pool.join(timeout=5)

@@ -32,6 +32,7 @@ class Replica:
         is_draining: It has a deadline by which it is gone.
         is_blamed: Whether what it had started is to blame for its death.
         failure: What it said kept it from starting, and may_heal whether that may pass without a change.
+        has_begun: It takes deliveries; and is_ready: none of them has to wait for a process to start.
         home: Where it is registered, or about to be.
     """
 
@@ -50,7 +51,7 @@ class Replica:
         self.is_blamed = True
         self.failure: StreamworkError | None = None
         self.may_heal = False
-        self.is_ready = self.said_hello = self.said_bye = False
+        self.has_begun = self.is_ready = self.said_hello = self.said_bye = False
         self.home: Home | None = None
         self.on_fenced: Callable[[], None] | None = None
         # A process hears of nothing before it may go, and of marks it is not told again.

@@ -155,6 +155,8 @@ class Supervisor:
                 replica.said_hello = True
                 address = Address(namespace, tuple(queues), msgspec.convert(settings, Config))
                 self._start(self._welcome(replica, address, schedules))
+            elif kind == "begins":
+                replica.has_begun = True
             elif kind == "ready":
                 self._on_ready(replica)
             elif kind == "stats":

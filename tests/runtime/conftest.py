@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import pytest
 
 from streamwork.store.async_driver import AsyncDriver
@@ -34,3 +37,16 @@ def look(driver, keys):
 def connected(redis_url):
     """Make a driver for the running loop; the test closes it."""
     return lambda deadline_s=10.0: AsyncDriver(Endpoint(redis_url), ALL_SCRIPTS, deadline_s)
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Import a module with these lines, which new processes can import too."""
+
+    def make(name, lines):
+        (tmp_path / f"{name}.py").write_text(lines)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return importlib.import_module(name)
+
+    return make

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from types import SimpleNamespace
 from typing import NamedTuple
+
+import psutil
 
 from streamwork import Streamwork
 from streamwork.clock import SYSTEM_CLOCK
@@ -176,3 +179,14 @@ def with_reader(connected, keys, main, *lanes, slots=4, consumer=Consumer):
             table.close()
 
     asyncio.run(all_of_it())
+
+
+def pool_pids(of=None):
+    """Return the living pool processes of this process, or of the one with that pid."""
+    return {one.pid for one in psutil.Process(of).children() if _is_of_a_pool(one)}
+
+
+def _is_of_a_pool(process):
+    with contextlib.suppress(psutil.Error):
+        return "spawn_main" in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE
+    return False

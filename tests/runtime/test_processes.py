@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import logging
 import os
 import signal
@@ -23,7 +22,7 @@ from streamwork.worker.executors import Executors
 from streamwork.worker.processes import ProcessExecutor
 from tests.apps import life
 from tests.helpers import await_until
-from tests.runtime.kit import Bench
+from tests.runtime.kit import Bench, pool_pids
 from tests.system.kit import Notes, is_gone
 
 unpack = unpacker(object)
@@ -143,12 +142,12 @@ def test_a_sigterm_for_the_whole_group_ends_no_body(bench, notes):
     async def main(processes):
         run = bench.admitted(life.hold_in_process, str(notes.path), "h")
         processes.submit(run)
-        pids = await await_until(lambda: processes._pool._pool_manager.worker_manager.workers, "they are started")
-        for pid in list(pids):
+        pids = await await_until(lambda: len(found := pool_pids()) == 2 and found, "they are started")
+        for pid in pids:
             os.kill(pid, signal.SIGTERM)  # while they are still starting
         (held,) = await await_until(notes.runs, "it runs", 20)
         assert held.pid in pids
-        for pid in list(pids):
+        for pid in pids:
             os.kill(pid, signal.SIGTERM)
         notes.go()
         assert (await ended(bench, run)).state == "succeeded"
@@ -161,9 +160,9 @@ def test_a_process_that_dies_idle_does_not_end_the_pool(bench, notes):
         first = bench.admitted(life.facts_in_process, 1, attempt=Attempt(attempt=2))
         processes.submit(first)
         await ended(bench, first)
-        for pid in list(processes._pool._pool_manager.worker_manager.workers):
+        for pid in pool_pids():
             os.kill(pid, signal.SIGKILL)
-        await await_until(lambda: not processes._pool.active, "the pool gives up", 20)
+        await await_until(lambda: not processes._pool.is_there, "the pool gives up", 20)
         again = bench.admitted(life.facts_in_process, 2, attempt=Attempt(attempt=2))
         processes.submit(again)
         assert (await ended(bench, again)).state == "succeeded"
@@ -177,7 +176,7 @@ def test_nobody_is_blamed_for_processes_that_died_idle(bench, notes):
             run = bench.admitted(life.facts_in_process, number, attempt=Attempt(attempt=2))
             processes.submit(run)
             assert (await ended(bench, run)).state == "succeeded"
-            for pid in list(processes._pool._pool_manager.worker_manager.workers):
+            for pid in pool_pids():
                 os.kill(pid, signal.SIGKILL)
 
     run_with_processes(bench, main)
@@ -185,27 +184,31 @@ def test_nobody_is_blamed_for_processes_that_died_idle(bench, notes):
 
 def test_what_a_pool_that_gave_up_forgot_is_sent_to_the_next(bench, monkeypatch):
     async def main(processes):
-        monkeypatch.setattr(processes._pool, "schedule", lambda *_args, **_named: Future())
+        await await_until(lambda: processes._pool.is_there, "there is a pool")
+        monkeypatch.setattr(processes._pool._pool, "schedule", lambda *_args, **_named: Future())
         runs = [bench.admitted(life.facts_in_process, n, attempt=Attempt(attempt=2)) for n in range(3)]
         for run in runs:
             processes.submit(run)
-        processes._pool.stop()
+        processes._pool._pool.stop()
         assert [(await ended(bench, run)).state for run in runs] == ["succeeded"] * 3
         assert (processes.running, len(bench.freed)) == (0, 3)
 
     run_with_processes(bench, main)
 
 
-def test_without_a_process_a_delivery_is_tried_again_later(bench, monkeypatch):
+def test_without_a_process_a_delivery_is_tried_again_later(bench, monkeypatch, caplog):
     def refuse(*_args, **_named):
-        raise BrokenProcessPool("no process")
+        raise BrokenProcessPool from OSError("no room")
+
+    monkeypatch.setattr(ProcessPool, "_start_pool", refuse)
 
     async def main(processes):
-        monkeypatch.setattr(ProcessPool, "schedule", refuse)
         runs = [bench.admitted(life.facts_in_process, n) for n in range(3)]
         for run in runs:
             processes.submit(run)
+        await await_until(lambda: len(bench.freed) == 3, "all are judged")
         assert [bench.end_of(run).attempt for run in runs] == [Attempt(attempt=2)] * 3
+        assert "no process could be started: no room" in [getattr(one, "why", "") for one in caplog.records]
         assert (bench.freed, processes.running, sorted(bench.numbers)) == (runs, 0, [0, 1, 2, 3])
 
     run_with_processes(bench, main)
@@ -237,19 +240,6 @@ if __name__ == "__main__":
         [sys.executable, file], env=paths, capture_output=True, text=True, timeout=60, check=False
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-
-
-@pytest.fixture
-def module(tmp_path, monkeypatch):
-    """Import a module with these lines, which new processes can import too."""
-
-    def make(name, lines):
-        (tmp_path / f"{name}.py").write_text(lines)
-        monkeypatch.syspath_prepend(tmp_path)
-        monkeypatch.delitem(sys.modules, name, raising=False)
-        return importlib.import_module(name)
-
-    return make
 
 
 def test_a_task_is_found_by_its_name_whatever_its_function_is_called(bench, module):

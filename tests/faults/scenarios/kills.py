@@ -41,9 +41,9 @@ def kill_mid_body(stage):
     stage.sent(30)
 
 
-@scenario("kill-mid-body-in-box", rules=(11, 13, 15, 16, 17), recovery_s=PROMISE_S)
+@scenario("kill-mid-body-in-box", rules=(11, 13, 15, 16, 17), recovery_s=REACH_S)
 def kill_mid_body_in_box(stage):
-    """The whole worker dies while bodies run in killable processes; elsewhere such a process has to start first."""
+    """The whole worker dies while bodies run in killable processes; elsewhere such processes wait for work."""
     victim = crowd(stage, "held_in_box")
     stage.kill(victim)
     stage.sent(30)
