@@ -21,6 +21,9 @@ from streamwork.model.span import milliseconds
 # Longer names are cut and told apart by a digest.
 _LONGEST = 150
 _pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(list[list[Any]]).decode
+# Where messages of groups count together.
+WINDOW = "*"
 
 
 class Resolved(NamedTuple):
@@ -135,6 +138,24 @@ class Flow(NamedTuple):
 def group_line(group: str) -> str:
     """Return the name of a group's limit and line."""
     return _name("g", "", "group", group)
+
+
+def held_limits(record: bytes) -> list[str]:
+    """Return the names of the limits that a message has a permit of, from what is kept of it (flow.lua).
+
+    Args:
+        record: Its place, a line, and its packed limits; what is not readable has none.
+    """
+    place, _, packed = record.partition(b"\n")
+    if not place:
+        return []
+    try:
+        limits = _unpack(packed)
+    except msgspec.MsgspecError:
+        return []
+    kinds = "k" if place == b"+" else "kcg" if place.endswith(b"!") else "kcgtw"
+    names = [str(limit[1]) for limit in limits if limit[0] in kinds]
+    return [*names, *(WINDOW for limit in limits if limit[0] == "g" and "g" in kinds)]
 
 
 NO_FLOW = Flow()

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from streamwork.model.flow import held_limits
 from streamwork.service import Service
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
@@ -63,16 +64,13 @@ class Sweeper(Service):
             await self._driver.run_all([plain("ZADD", keys.wake, 0, "*"), tell])
         freed = await self._sweep_flow()
         for what, scan, key, step in (
-            ("permits", "HSCAN", keys.permits, 2),
             ("unique", "HSCAN", keys.unique, 2),
             ("rates", "HSCAN", keys.rates, 2),
         ):
             found = (await self._scan(scan, key))[::step]
-            if what == "permits":
-                self._seen.update(member.rpartition(b"\0")[0] for member in found)
             if found:
                 freed += await self._driver.run(sweep(keys, what, found))
-        if self._cursors[keys.permits] == b"0":
+        if self._cursors[keys.flow] == b"0":
             await self._compare()
         if freed:
             logger.info("freed what was held for lost messages", extra={"queue": keys.queue, "count": freed})
@@ -82,6 +80,7 @@ class Sweeper(Service):
         flat = await self._scan("HSCAN", self._queue.keys.flow)
         by_lane: dict[str, list[bytes]] = {}
         for task_id, record in zip(flat[::2], flat[1::2], strict=True):
+            self._seen.update(name.encode() for name in held_limits(bytes(record)))
             place = bytes(record).partition(b"\n")[0].decode(errors="replace")
             by_lane.setdefault(place.rpartition("/")[0], []).append(task_id)
         freed = 0
@@ -96,12 +95,12 @@ class Sweeper(Service):
         """
         keys = self._queue.keys
         numbers, self._seen = self._seen, Counter()
-        if await self._driver.run(plain("HLEN", keys.flow_state)) > _MOST_COMPARED:
+        if await self._driver.run(plain("HLEN", keys.permits)) > _MOST_COMPARED:
             return
-        flat = await self._driver.run(plain("HGETALL", keys.flow_state))
+        flat = await self._driver.run(plain("HGETALL", keys.permits))
         kept = {field[1:]: int(n) for field, n in zip(flat[::2], flat[1::2], strict=True) if field[:1] == b"+"}
         waiting = [field for field in flat[::2] if field[:1] == b"-"]
-        wrong = {name: (kept.get(name, 0), numbers[name]) for name in {*kept, *numbers} - {b""}}
+        wrong = {name: (kept.get(name, 0), numbers[name]) for name in {*kept, *numbers}}
         wrong = {name: two for name, two in wrong.items() if two[0] != two[1]}
         twice = [part for name, two in wrong.items() if self._doubted.get(name) == two for part in (name, *two)]
         self._doubted = wrong

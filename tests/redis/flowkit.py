@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from streamwork.ids import random_id
+from streamwork.model.flow import held_limits
 from streamwork.store import scripts
 from streamwork.store.commands import plain
 from streamwork.store.limiting import Beginning, Limited, begin, submit
@@ -117,7 +118,7 @@ class Flow:
 
     def holders(self, name):
         """Return who has a permit, or a reservation, of a limit."""
-        return sorted(i for n, i in self._pairs(self.keys.permits) if n == name)
+        return sorted(i for n, i in self.permits() if n == name)
 
     def line(self, name):
         """Return who waits for a limit, first comes first."""
@@ -161,9 +162,15 @@ class Flow:
         left["backlog"] = state_of(self.driver, keys).backlog
         return {name: n for name, n in left.items() if n}
 
-    def _pairs(self, key):
-        rows = [row.split(b"\0") for row in sorted(self.run("HKEYS", key))]
-        return [(row[0].decode(), row[-1].decode()) for row in rows]
+    def permits(self):
+        """Return (limit, task id) for each permit that anybody has."""
+        flat = self.run("HGETALL", self.keys.flow)
+        return [(n, i.decode()) for i, record in zip(flat[::2], flat[1::2], strict=True) for n in held_limits(record)]
+
+    def numbers(self):
+        """Return how many have, and wait for, each limit, as the scripts keep it."""
+        flat = self.run("HGETALL", self.keys.permits)
+        return {field.decode(): int(n) for field, n in zip(flat[::2], flat[1::2], strict=True)}
 
 
 def _at(entry):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 import pytest
 
@@ -124,7 +125,10 @@ class Walk:
             if flow.run("EXISTS", flow.keys.lane(lane)):
                 places += flow.on_lane(lane)
         assert sorted(places) == sorted(self.alive), self.history
-        members = [(name, i) for name, i in flow._pairs(flow.keys.permits)]
+        members = flow.permits()
+        lines = [name for name in flow.lines() for _ in flow.line(name)]
+        counted = Counter([*("+" + name for name, _ in members), *("-" + name for name in lines)])
+        assert flow.numbers() == counted, self.history
         for name, most in MOST.items():
             assert len([1 for n, _ in members if n == name]) <= most, (name, self.history)
         assert {i for _, i in members} <= self.alive, self.history

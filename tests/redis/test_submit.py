@@ -36,7 +36,7 @@ def test_without_room_for_one_nothing_is_taken(flow, lacking):
 def test_nobody_passes_those_who_wait_already(flow):
     flow.send(c())
     (first,), _ = flow.send(c(), t(1_000_000_000, name="t:y"))
-    flow.run("DEL", flow.keys.permits)  # room, and nobody has been woken yet
+    flow.run("HDEL", flow.keys.permits, "+c:x")  # room, and nobody has been woken yet
     (second,), _ = flow.send(c())
     assert flow.line("c:x") == [first, second]
 

@@ -31,7 +31,6 @@ for i = 1, #entries do
   if not handed[entries[i]] then look(entries[i], entries[i], 1) end
 end
 local records = flow.records(k, ids)
-local permits = flow.permits(k, ids, records)
 flow.foresee(k, records)
 for n = 1, #ids do
   local id, entry, a = ids[n], entries[n], 5 * n - 2
@@ -40,9 +39,13 @@ for n = 1, #ids do
   else
     local limits = records[n] and records[n][1] or {}
     -- What started and crashed has spent its token: its next start asks for another one.
-    local lacks = flow.admit(k, id, limits, now, permits[n])
+    local lacks = flow.admit(k, id, limits, now, records[n] and records[n][3] or '')
     if not lacks then
-      flow.spend(k, id, limits, now, permits[n])
+      flow.spend(k, id, limits, now)
+      if records[n] then
+        records[n][3] = ARGV[2] .. '/' .. entry .. '!'
+        flow.placed(id, records[n][2], records[n][3])
+      end
       answers[#answers + 1] = 1
     else
       call('XACK', KEYS[1], 'workers', entry)

@@ -7,9 +7,11 @@
 -- Atomic because  the including script is: a permit, the record that has it and the place of the message change together.
 -- Cost  O(1) per limit of a message. What one script call has read it reads once, and most of what it writes goes in one
 -- command per key at its end: commands of their own for each, and sorted sets, cost Redis five times as much.
--- Permits are fields of a hash, <limit> NUL <id>: what is there twice counts once, and who ends frees only its own. How many
--- a limit has is kept beside them (+<limit> in flow:state, and -<line> for who waits) and changes only where a field came or
--- went; the sweep compares the two (sweep.lua).
+-- Permits belong to the id: the record of a message says which of its limits it has, so who ends frees its own, once. How
+-- many have a limit (+<limit> in permits) and wait for it (-<limit>) changes only with a record, in the same step; the sweep
+-- compares the two (sweep.lua).
+-- A record is a line with its place and the packed limits. Places: "" it has none, in due or in a line · "+" the same with its
+-- turn in a strict order · "*" in due with all · lane/entry with all · lane/entry! with all but its rates, which it has spent.
 -- A limit is {kind, name, …}: c = that many at once (n) · k = one at a time in order · g = a fair group (weight, n) ·
 -- t = a bucket of tokens (us per token, burst) · w = so many in any span (n, us). The numbers are those of the message
 -- that asks. u = unique, kept until it ends. All keys that this touches are sorted sets and hashes of ours.
@@ -18,9 +20,9 @@ local NUL, SOH, WINDOW, NONE = '\0', '\1', '*', {}
 -- What this call of the script knows; nobody else writes meanwhile. How many have a permit and how many wait by limit, what
 -- of that Redis has, limits by their packed text, {tokens, when} by rate, starts in a window, whether a group is paused.
 local held, waits, had, waited, unpacked, buckets, started, paused = {}, {}, {}, {}, {}, {}, {}, {}
--- What flow.flush writes: places by id; owners of names; permits that came or went; fields of `rates`; members of `starts`; rates to look at
--- again; for how long `rates` and `starts` mean anything, ms.
-local places, owners, taken, gone, begun, remembered, relook, lives = {}, {}, {}, {}, {}, {}, {}, {}
+-- What flow.flush writes: places by id; owners of names; rates that were spent; members of `starts`; rates to look
+-- at again.
+local places, owners, begun, remembered, relook = {}, {}, {}, {}, {}
 
 local clock
 function flow.now()
@@ -73,15 +75,17 @@ function flow.unpacked(packed)
   return limits
 end
 
--- The limits of messages, each {limits, packed, where it is}, false where it has none. A record is its place, a line of
--- its own, and the packed limits.
+-- What is kept of messages, each {limits, packed, place}; false where they have no limits, or have ended.
 function flow.records(k, ids)
-  local found, records = redis.call('HMGET', k.flow, unpack(ids)), {}
+  local found, records, by_id = redis.call('HMGET', k.flow, unpack(ids)), {}, {}
   for i = 1, #ids do
-    local record = found[i]
+    local id, record = ids[i], found[i]
     local cut = record and string.find(record, '\n', 1, true)
-    local packed = cut and string.sub(record, cut + 1)
-    records[i] = packed and {flow.unpacked(packed), packed, string.sub(record, 1, cut - 1)}
+    if cut and not by_id[id] then
+      local packed = string.sub(record, cut + 1)
+      by_id[id] = {flow.unpacked(packed), packed, string.sub(record, 1, cut - 1)}
+    end
+    records[i] = by_id[id] or false
   end
   return records
 end
@@ -95,99 +99,65 @@ local function range(name) return '[' .. name .. NUL, '(' .. name .. SOH end
 
 -- Read together how many have, and wait for, the limits of these messages.
 function flow.foresee(k, records)
-  local names, fields = {}, {}
+  local names, fields, n = {}, {}, 0
   local function ask(name)
-    if held[name] then return end
     held[name], waits[name] = 0, 0
-    names[#names + 1] = name
-    fields[#fields + 1], fields[#fields + 2] = '+' .. name, '-' .. name
+    n = n + 1
+    names[n], fields[2 * n - 1], fields[2 * n] = name, '+' .. name, '-' .. name
   end
-  for n = 1, #records do
-    local limits = records[n] and records[n][1] or NONE
-    for i = 1, #limits do
-      if limits[i][1] ~= 'u' then ask(limits[i][2]) end
-      if limits[i][1] == 'g' then ask(WINDOW) end
-    end
-  end
-  for i = 1, #fields, 4000 do
-    local found = redis.call('HMGET', k.flow_state, unpack(fields, i, math.min(i + 3999, #fields)))
-    for j = 1, #found, 2 do
-      local name = names[(i + j) / 2]
-      held[name], waits[name] = tonumber(found[j] or 0) or 0, tonumber(found[j + 1] or 0) or 0
-      had[name], waited[name] = held[name], waits[name]
-    end
-  end
-end
-local function count(k, name)
-  local n = held[name]
-  if n then return n end
-  local found = redis.call('HMGET', k.flow_state, '+' .. name, '-' .. name)
-  held[name], waits[name] = tonumber(found[1] or 0) or 0, tonumber(found[2] or 0) or 0
-  had[name], waited[name] = held[name], waits[name]
-  return held[name]
-end
-function flow.waiting(k, name)
-  if not held[name] then count(k, name) end
-  return waits[name]
-end
-local function recount(k, name, has, wait)
-  held[name], waits[name] = math.max(0, count(k, name) + has), math.max(0, waits[name] + wait)
-end
-flow.recount = recount
-
--- Which permits messages have, by position or id, and by name; records as flow.records gives them.
-function flow.permits(k, ids, records)
-  local fields, whose, names, has = {}, {}, {}, {}
-  for n = 1, #ids do
-    has[n] = has[ids[n]] or {}
-    local limits = not has[ids[n]] and records[n] and records[n][1] or NONE
-    has[ids[n]] = has[n]
-    for i = 1, #limits do
-      local kind, name = limits[i][1], limits[i][2]
-      if kind ~= 'u' then
-        fields[#fields + 1], whose[#whose + 1], names[#names + 1] = name .. NUL .. ids[n], n, name
-      end
-      if kind == 'g' then fields[#fields + 1], whose[#whose + 1], names[#names + 1] = WINDOW .. NUL .. ids[n], n, WINDOW end
+  for i = 1, #records do
+    local limits = records[i] and records[i][1] or NONE
+    for j = 1, #limits do
+      local kind, name = limits[j][1], limits[j][2]
+      if not held[name] and kind ~= 'u' then ask(name) end
+      if kind == 'g' and not held[WINDOW] then ask(WINDOW) end
     end
   end
   for i = 1, #fields, 4000 do
     local found = redis.call('HMGET', k.permits, unpack(fields, i, math.min(i + 3999, #fields)))
-    for j = 1, #found do
-      if found[j] then has[whose[i + j - 1]][names[i + j - 1]] = true end
+    for j = 1, #found, 2 do
+      local name = names[(i + j) / 2]
+      if found[j] then held[name] = tonumber(found[j]) or 0 end
+      if found[j + 1] then waits[name] = tonumber(found[j + 1]) or 0 end
     end
   end
-  return has
+  for i = 1, n do had[names[i]], waited[names[i]] = held[names[i]], waits[names[i]] end
 end
-local function take(k, name, id, has)
-  if has[name] then return end
-  taken[#taken + 1], taken[#taken + 2] = name .. NUL .. id, ''
-  has[name] = true
-  recount(k, name, 1, 0)
+local function count(k, name)
+  if not held[name] then flow.foresee(k, {{{{'c', name}}}}) end
+  return held[name]
 end
--- Give a permit back; false where there was none.
-function flow.give_back(k, name, id, has)
-  if not has[name] then return false end
-  gone[#gone + 1] = name .. NUL .. id
-  has[name] = nil
-  recount(k, name, -1, 0)
-  return true
+function flow.waiting(k, name) return count(k, name) and waits[name] end
+-- Somebody came into a line, or left it.
+function flow.line_changed(k, name, by)
+  count(k, name)
+  waits[name] = waits[name] + by
 end
+-- Whether a message at this place has its permit of this kind.
+local function has(place, kind)
+  if place == '' then return false end
+  if place == '+' then return kind == 'k' end
+  return (kind ~= 't' and kind ~= 'w') or string.byte(place, -1) ~= 33
+end
+flow.has = has
 
--- Take every permit a message asks for, or none; answers the limit that lacks room, or nothing. `has` are those that it
--- has already, which it does not ask for. `from` is the line that it comes from: elsewhere those that wait already go first.
-function flow.admit(k, id, limits, now, has, from)
+-- Take every permit a message asks for, or none; answers the limit that lacks room, or nothing. What it has already, by its
+-- place, it does not ask for. `from` is the line that it comes from: elsewhere those that wait already go first.
+function flow.admit(k, id, limits, now, place, from)
   for i = 1, #limits do
     local limit = limits[i]
-    local name = limit[2]
-    if limit[1] ~= 'u' and not has[name] then
+    local kind, name = limit[1], limit[2]
+    if kind ~= 'u' and not has(place, kind) then
       if name ~= from and flow.waiting(k, name) > 0 then return limit end
       if not flow.room(k, limit, now) then return limit end
     end
   end
   for i = 1, #limits do
     local kind, name = limits[i][1], limits[i][2]
-    if kind ~= 'u' then take(k, name, id, has) end
-    if kind == 'g' then take(k, WINDOW, id, has) end
+    if kind ~= 'u' and not has(place, kind) then
+      held[name] = count(k, name) + 1
+      if kind == 'g' then held[WINDOW] = count(k, WINDOW) + 1 end
+    end
   end
 end
 
@@ -209,11 +179,6 @@ local function free_unique(k, owned)
   many('HDEL', k.unique, gone)
 end
 
--- Let a key live at least so long from now on: what is in it means nothing once its span is over.
-local function expire_after(key, ms)
-  if redis.call('PTTL', key) < ms then redis.call('PEXPIRE', key, string.format('%.0f', math.ceil(ms) + 1000)) end
-end
-
 local function pairs_of(map)
   local list = {}
   for field, value in pairs(map) do list[#list + 1], list[#list + 2] = field, value end
@@ -224,14 +189,10 @@ end
 function flow.flush(k)
   flow.flush_lines(k)
   spread('HSET', k.flow, pairs_of(places))
-  -- A permit may go and come again in one call, never the other way round.
-  many('HDEL', k.permits, gone)
-  spread('HSET', k.permits, taken)
-  many('HSET', k.rates, pairs_of(begun))
-  many('ZADD', k.starts, remembered)
+  flow.flush_rates(k, flow.now())
   local numbers, zeros = {}, {}
   local function write(field, n)
-    if n == 0 then
+    if n <= 0 then
       zeros[#zeros + 1] = field
     else
       numbers[#numbers + 1], numbers[#numbers + 2] = field, n
@@ -242,14 +203,12 @@ function flow.flush(k)
     if waits[name] ~= waited[name] then write('-' .. name, waits[name]) end
     had[name], waited[name] = n, waits[name]
   end
-  spread('HSET', k.flow_state, numbers)
-  many('HDEL', k.flow_state, zeros)
+  spread('HSET', k.permits, numbers)
+  many('HDEL', k.permits, zeros)
   spread('HSET', k.unique, pairs_of(owners))
-  places, owners, taken, gone, begun, remembered = {}, {}, {}, {}, {}, {}
-  if lives.rates then expire_after(k.rates, lives.rates) end
-  if lives.starts then expire_after(k.starts, lives.starts) end
+  places, owners = {}, {}
   for name, limit in pairs(relook) do
     if flow.waiting(k, name) > 0 then flow.wake_later(k, limit, flow.now()) end
   end
-  relook, lives = {}, {}
+  relook = {}
 end

@@ -37,15 +37,6 @@ function flow.settle_line(k, name)
   if touched[name] then flow.flush_lines(k) end
 end
 
--- How many stand in a line.
-function flow.in_line(k, name) return redis.call('ZLEXCOUNT', k.parked, range(name)) end
--- Put a number right that is still what it was; answers 1 where it was wrong.
-function flow.correct(k, field, was, is)
-  if tonumber(was or 0) == tonumber(is) or (redis.call('HGET', k.flow_state, field) or '0') ~= tostring(was) then return 0 end
-  redis.call('HSET', k.flow_state, field, tostring(is))
-  return 1
-end
-
 -- Keep numbers for so many messages that may have to wait; answers nothing.
 function flow.reserve(k, n)
   if redis.call('EXISTS', k.flow_state) == 0 then spread('HSET', k.flow_state, {'arrivals', '0'}) end
@@ -66,7 +57,7 @@ function flow.park(k, id, limit, place)
   joined[#joined + 1], joined[#joined + 2] = '0', name .. NUL .. order .. NUL .. id
   bodies[#bodies + 1] = id
   bodies[#bodies + 1] = name .. '\n' .. order .. '\n' .. place.lane .. '\n' .. place.past .. '\n' .. place.body
-  flow.recount(k, name, 0, 1)
+  flow.line_changed(k, name, 1)
   touched[name], fronts[name] = true, nil
   if limit[1] == 'g' then entered[name] = entered[name] or limit[3] end
   if limit[1] == 't' or limit[1] == 'w' then flow.look_again(limit) end
@@ -90,7 +81,7 @@ function flow.parked(k, id) return place_of(redis.pcall('HGET', k.parked_body, i
 function flow.leave(k, id, place)
   if redis.call('ZREM', k.parked, place.name .. NUL .. place.order .. NUL .. id) ~= 1 then return false end
   redis.call('HDEL', k.parked_body, id)
-  flow.recount(k, place.name, 0, -1)
+  flow.line_changed(k, place.name, -1)
   fronts[place.name] = nil
   if flow.waiting(k, place.name) == 0 then redis.call('ZREM', k.ring, place.name) end
   return true
@@ -106,6 +97,7 @@ local function put(k, id, place, packed)
     return
   end
   local now = string.format('%.0f', math.floor(flow.now() / 1000))
+  flow.placed(id, packed, '*')
   redis.call('ZADD', k.due, now, id)
   redis.call('HSET', k.due_body, id, place.lane .. '\n' .. place.past .. '\n' .. place.body)
   redis.pcall('XADD', k.control, 'MAXLEN', '~', 1000, '*', 'e', 'due', 'v', now)
@@ -122,11 +114,10 @@ local function first_of(k, name, ahead)
     local ids = {}
     for i = 1, #members do ids[i] = string.sub(members[i], #name + 19) end
     local records, waiting = flow.records(k, ids), redis.call('HMGET', k.parked_body, unpack(ids))
-    local has = flow.permits(k, ids, records)
     flow.foresee(k, records)
     front = {at = 1, is_all = #members < ahead}
     for i = 1, #ids do
-      front[i] = {member = members[i], id = ids[i], record = records[i], place = place_of(waiting[i]), has = has[i]}
+      front[i] = {member = members[i], id = ids[i], record = records[i], place = place_of(waiting[i])}
     end
     fronts[name] = front
     return front[1]
@@ -139,7 +130,7 @@ local function step_out(k, name, first, keeps_body)
   left[#left + 1] = first.member
   if not keeps_body then left_bodies[#left_bodies + 1] = first.id end
   touched[name] = true
-  flow.recount(k, name, 0, -1)
+  flow.line_changed(k, name, -1)
 end
 
 -- Ask for the first one of a line; answers what came of it: "gone", "in", "elsewhere", or the limit that lacks room.
@@ -149,7 +140,7 @@ local function try(k, name, first, now)
     step_out(k, name, first, true)  -- not ours, or its record is gone
     return 'gone'
   end
-  local lacks = flow.admit(k, first.id, record[1], now, first.has, name)
+  local lacks = flow.admit(k, first.id, record[1], now, record[3], name)
   if lacks and lacks[2] == name then return lacks end
   step_out(k, name, first, lacks)
   if lacks then
@@ -263,30 +254,38 @@ end
 -- its limits. What is called for must have left its place already (I1).
 function flow.free(k, ids, is_retry)
   local records, owned, ended, groups = flow.records(k, ids), {}, {}, {}
-  local has, freed, names = flow.permits(k, ids, records), {}, {}
+  local freed, names, seen = {}, {}, {}
   flow.foresee(k, records)
-  local function give_back(name, id, n)
-    if not flow.give_back(k, name, id, has[n]) then return end
-    if not freed[name] then names[#names + 1] = name end
-    freed[name] = (freed[name] or 0) + 1
+  local function give_back(name)
+    held[name] = held[name] - 1
+    if not freed[name] then
+      names[#names + 1], freed[name] = name, 0
+    end
+    freed[name] = freed[name] + 1
   end
   for n = 1, #ids do
-    local id, limits = ids[n], records[n] and records[n][1] or NONE
+    local id, record = ids[n], not seen[ids[n]] and records[n]
+    local limits, keeps = record and record[1] or NONE, ''
+    seen[id] = true
     for i = 1, #limits do
       local kind, name = limits[i][1], limits[i][2]
       if kind == 'u' then
         owned[#owned + 1] = {name, id}
-      elseif not (is_retry and kind == 'k') then
-        give_back(name, id, n)
+      elseif flow.has(record[3], kind) then
+        if is_retry and kind == 'k' then
+          keeps = '+'
+        else
+          give_back(name)
+        end
         if kind == 'g' then
-          give_back(WINDOW, id, n)
+          give_back(WINDOW)
           groups[name] = true
         end
       end
     end
-    if records[n] and is_retry then
-      flow.placed(id, records[n][2], '')
-    elseif records[n] then
+    if record and is_retry then
+      flow.placed(id, record[2], keeps)
+    elseif record then
       places[id], ended[#ended + 1] = nil, id
     end
   end
@@ -294,7 +293,7 @@ function flow.free(k, ids, is_retry)
   many('HDEL', k.flow, ended)
   turn_again(k, groups)
   for i = 1, #names do
-    local is_done = groups[names[i]] or (names[i] ~= WINDOW and flow.waiting(k, names[i]) == 0)
+    local is_done = groups[names[i]] or (names[i] ~= WINDOW and waits[names[i]] == 0)
     if not is_done then flow.wake(k, names[i], flow.now(), freed[names[i]]) end
   end
 end

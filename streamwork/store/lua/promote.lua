@@ -54,10 +54,9 @@ if foreign then error('PROMOTE-TYPE ' .. foreign) end
 if has_flow then call('PERSIST', k.flow) end
 -- Answers whether a message with limits may go on; else it waits in a line from now on.
 local records = has_flow and #ids > 0 and flow.records(k, ids) or {}
-local permits = flow and flow.permits(k, ids, records)
 if flow then flow.foresee(k, records) end
-local function may_go(record, has, id, lane, past, message)
-  local lacks = record and flow.admit(k, id, record[1], us, has)
+local function may_go(record, id, lane, past, message)
+  local lacks = record and flow.admit(k, id, record[1], us, record[3])
   if not lacks then return true end
   call('ZREM', KEYS[1], id)
   call('HDEL', KEYS[2], id)
@@ -85,13 +84,14 @@ for n = 1, #ids do
     local past, message = string.sub(body, first + 1, second - 1), string.sub(body, second + 1)
     if not i then
       unknown = 1
-    elseif has_flow and not may_go(records[n], permits[n], id, lane, past, message) then
+    elseif has_flow and not may_go(records[n], id, lane, past, message) then
       moved = moved + 1
     elseif call('ZREM', KEYS[1], id) == 1 then
       announce(i, lane)
       local entry = pcall('XADD', KEYS[16 + 2 * i], '*', 'a', past, 'd', message)
       if type(entry) == 'table' then
         call('ZADD', KEYS[1], score, id)
+        if has_flow and records[n] then flow.placed(id, records[n][2], '*') end
         unknown = 1
       else
         call('HDEL', KEYS[2], id)

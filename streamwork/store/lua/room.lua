@@ -78,28 +78,48 @@ function flow.look_again(limit) relook[limit[2]] = limit end
 function flow.forget_starts(k, name) redis.call('ZREMRANGEBYLEX', k.starts, range(name)) end
 
 -- Spend the tokens that were reserved for a message, which starts now, and free names that are unique until then.
-function flow.spend(k, id, limits, now, has)
+function flow.spend(k, id, limits, now)
   for i = 1, #limits do
     local limit = limits[i]
     local kind, name = limit[1], limit[2]
     if kind == 't' then
-      local left = math.max(0, tokens(k, limit, now) - 1)
-      local full_us = (limit[4] - left) * limit[3]
-      buckets[name] = {left, now}
-      begun[name] = string.format('%.6f %.0f %.0f', left, now, now + full_us)
-      lives.rates = math.max(lives.rates or 0, full_us / 1000)
+      buckets[name] = {math.max(0, tokens(k, limit, now) - 1), now}
     elseif kind == 'w' then
       started[name] = starts(k, limit, now) + 1
-      remembered[#remembered + 1] = 0
+      remembered[#remembered + 1] = '0'
       remembered[#remembered + 1] = name .. NUL .. string.format('%016.0f', now) .. NUL .. id
-      begun[name] = string.format('0 %.0f %.0f', now, now + limit[4])
-      lives.rates = math.max(lives.rates or 0, limit[4] / 1000)
-      lives.starts = math.max(lives.starts or 0, limit[4] / 1000)
     elseif kind == 'u' and limit[5] == 1 then
       if is_owner(redis.call('HGET', k.unique, name), id) then redis.call('HDEL', k.unique, name) end
     end
     if kind == 't' or kind == 'w' then
-      if flow.give_back(k, name, id, has) then relook[name] = limit end
+      held[name] = count(k, name) - 1
+      begun[name], relook[name] = limit, limit
     end
   end
+end
+
+-- Let a key live at least so long from now on: what is in it means nothing once its span is over.
+local function expire_after(key, ms)
+  if redis.call('PTTL', key) < ms then redis.call('PEXPIRE', key, string.format('%.0f', math.ceil(ms) + 1000)) end
+end
+-- Write what starts have spent: the tokens left, when that was, and when the rate is as if nothing had been.
+function flow.flush_rates(k, now)
+  local fields, longest, longest_window = {}, 0, 0
+  for name, limit in pairs(begun) do
+    local left, span = 0, limit[4]
+    if limit[1] == 't' then
+      left = buckets[name][1]
+      span = (limit[4] - left) * limit[3]
+    else
+      longest_window = math.max(longest_window, span / 1000)
+    end
+    longest = math.max(longest, span / 1000)
+    fields[#fields + 1], fields[#fields + 2] = name, string.format('%.6f %.0f %.0f', left, now, now + span)
+  end
+  if #fields == 0 then return end
+  many('HSET', k.rates, fields)
+  many('ZADD', k.starts, remembered)
+  expire_after(k.rates, longest)
+  if #remembered > 0 then expire_after(k.starts, longest_window) end
+  begun, remembered = {}, {}
 end

@@ -103,7 +103,7 @@ local function enter(a, limits)
     if not first or at[a] < first then first = at[a] end
     return ''
   end
-  local lacks = flow.admit(k, id, limits, now, {})
+  local lacks = flow.admit(k, id, limits, now, '')
   if lacks then
     flow.park(k, id, lacks, {lane = lane, past = ARGV[a + 3], body = body})
     flow.placed(id, packed, '')

@@ -3,7 +3,7 @@
 -- KEYS  1 due · 2 due:body · 3 moved · 4 added · 5 control · 6 flow · 7 permits · 8 parked · 9 parked:body · 10 ring ·
 --       11 rates · 12 starts · 13 wake · 14 flow:state · 15 unique · 16 paused · 17 restoring · then the lane's
 --       stream, where there is one
--- ARGV  1 what: flow, permits, unique, rates, held or waiting · 2 lane, "" = none · then task ids, members or fields; held:
+-- ARGV  1 what: flow, unique, rates, held or waiting · 2 lane, "" = none · then task ids or fields; held:
 --       per limit its name, the number that was kept, how many there are
 -- Returns  how many were freed
 -- Atomic because  a message that moves on between the look and the removal would lose what it holds.
@@ -45,18 +45,26 @@ local function is_alive(id)
   local place = string.match(redis.pcall('HGET', k.flow, id) or '', '^([^\n]*)\n')
   if not place then return false end
   if redis.pcall('ZSCORE', k.due, id) or flow.parked(k, id) then return true end
-  if place == '' then return false end
+  if place == '' or place == '+' or place == '*' then return false end
   if #KEYS < 18 or string.sub(place, 1, #lane + 1) ~= lane .. '/' then return true end  -- it has moved on
-  return is_open(string.sub(place, #lane + 2))
+  return is_open(string.match(place, '[%d-]+', #lane + 2))
 end
+
+-- Put a number right that is still what it was; answers 1 where it was wrong.
+local function correct(field, was, is)
+  if tonumber(was or 0) == tonumber(is) or (call('HGET', k.permits, field) or '0') ~= tostring(was) then return 0 end
+  call('HSET', k.permits, field, tostring(is))
+  return 1
+end
+local function in_line(name) return call('ZLEXCOUNT', k.parked, '[' .. name .. '\0', '(' .. name .. '\1') end
 
 local freed = 0
 for a = 3, ARGV[1] == 'held' and #ARGV or 2, 3 do
-  freed = freed + flow.correct(k, '+' .. ARGV[a], ARGV[a + 1], ARGV[a + 2])
+  freed = freed + correct('+' .. ARGV[a], ARGV[a + 1], ARGV[a + 2])
   flow.wake(k, string.sub(ARGV[a], 1, 2) == 'g:' and '*' or ARGV[a], now, 1)
 end
 for a = 3, ARGV[1] == 'waiting' and #ARGV or 2 do
-  freed = freed + flow.correct(k, ARGV[a], call('HGET', k.flow_state, ARGV[a]), flow.in_line(k, string.sub(ARGV[a], 2)))
+  freed = freed + correct(ARGV[a], call('HGET', k.permits, ARGV[a]), in_line(string.sub(ARGV[a], 2)))
 end
 for a = 3, ARGV[1] ~= 'held' and ARGV[1] ~= 'waiting' and #ARGV or 2 do
   local one = ARGV[a]
@@ -64,16 +72,6 @@ for a = 3, ARGV[1] ~= 'held' and ARGV[1] ~= 'waiting' and #ARGV or 2 do
     if not is_alive(one) then
       flow.free(k, {one}, false)
       freed = freed + 1
-    end
-  elseif ARGV[1] == 'permits' then
-    local name, id = string.match(one, '^(.*)%z(%x+)$')
-    if not id or call('HEXISTS', k.flow, id) == 0 then
-      if not name then
-        freed = freed + call('HDEL', k.permits, one)
-      elseif flow.give_back(k, name, id, {[name] = true}) then
-        freed = freed + 1
-        flow.wake(k, name, now, 1)
-      end
     end
   elseif ARGV[1] == 'unique' then
     local id, till = string.match(call('HGET', k.unique, one) or '', '^(%x+) (%d+)$')
