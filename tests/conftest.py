@@ -11,7 +11,7 @@ from streamwork.store.endpoint import Endpoint
 from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.sync_driver import SyncDriver
 from streamwork.testing import plugin
-from tests import helpers, leaks
+from tests import helpers, leaks, order
 
 
 def pytest_configure(config):
@@ -21,6 +21,13 @@ def pytest_configure(config):
     # Installed, the plugin comes in by its entry point; in a bare checkout it does not.
     if not config.pluginmanager.has_plugin("streamwork"):
         config.pluginmanager.register(plugin, "streamwork")
+
+
+def pytest_collection_modifyitems(config, items):
+    # In the processes of a parallel run: what takes long comes first, so that none of it begins when the rest is done,
+    # and what computes is spread among what waits, so that neither the processors nor the clock stand still.
+    if hasattr(config, "workerinput"):
+        items[:] = order.spread(items)
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,10 @@ from streamwork.wire.message import decode_journal
 def leaked(driver, namespace):
     """Return one line for each thing that stays without a reason."""
     found, names, broken = [], set(), set()
-    for key in sorted({key for batch in scan(driver, namespace) for key in batch}):
-        if key == queues(namespace):
-            continue
+    keys = sorted({key for batch in scan(driver, namespace) for key in batch} - {queues(namespace)})
+    told = iter(driver.run_all([plain(command, key) for key in keys for command in ("PTTL", "TYPE")]))
+    for key, ttl_ms, kind in zip(keys, told, told, strict=True):
         names.add(key.partition("}")[0].partition(":")[2])
-        ttl_ms = driver.run(plain("PTTL", key))
         if ttl_ms == -2:
             continue  # it expired since the scan
         spec = spec_of(key)
@@ -24,8 +23,8 @@ def leaked(driver, namespace):
             found.append(f"{key}: not in streamwork/store/keys.py")
         elif ttl_ms == -1 and spec.owner == "expires":
             found.append(f"{key}: no TTL ({spec.freed_by})")
-        elif (kind := driver.run(plain("TYPE", key)).decode()) not in (spec.kind, "none"):
-            found.append(f"{key}: a {kind} where keys.py says {spec.kind}")
+        elif kind.decode() not in (spec.kind, "none"):
+            found.append(f"{key}: a {kind.decode()} where keys.py says {spec.kind}")
             broken.add(key.partition("}")[0].partition(":")[2])  # its members cannot be read
     for name in sorted(names - broken):
         found += left_of_ended(driver, QueueKeys(namespace, name))

@@ -96,6 +96,12 @@ def _taskiq(module: str, modes: tuple[str, ...]) -> PeerSpec:
     )
 
 
+_DELAYS, _WAITING, _SIGNALS = (
+    ("ahead", "live", "cron"),
+    ("1,000", "100,000", "1,000,000"),
+    ("cancel", "pause", "resume"),
+)
+
 CATALOG: dict[str, PeerSpec] = {
     "streamwork": PeerSpec(
         module="streamwork_",
@@ -112,12 +118,17 @@ CATALOG: dict[str, PeerSpec] = {
             "s10": Variant(f"{_STREAMWORK} --slots 10"),
             "await": Variant(_STREAMWORK, env={"BENCH_API": "async"}),
             "sync": Variant(_STREAMWORK, env={"BENCH_API": "sync"}),
+            # What is asked of a worker, not how it is started.
+            **dict.fromkeys((*_DELAYS, *_WAITING, *_SIGNALS), Variant(_STREAMWORK)),
         },
         plan={
             **_plan(W2="s500", W2b="2xs500", W2t="t8", W3="await sync", W4="s100", W5="2xdefault", W6="default"),
             "W1c": ("2xs500",),
             "W7": ("s10",),
             "W8": ("2xs500",),
+            "D1": _DELAYS,
+            "D2": _WAITING,
+            "D3": _SIGNALS,
         },
         modes=("unguarded", "limits", "rate", "concurrency", "key", "group", "unique"),
         restart_tasks=200_000,

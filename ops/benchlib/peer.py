@@ -139,6 +139,20 @@ class Peer:
         """
         words = self.words(self.spec.producer or "{python} -m benchlib.producer", port)
         words += [action, "--peer", self.spec.module]
+        return self._figures(words, action, self.environment(port, None, variant), timeout_s, flags)
+
+    def steer(self, port: int, action: str, records: Path, *, timeout_s: float = 180.0, **flags: object) -> Any:
+        """Run an action of `steering.py`, which only streamwork has, and return the figures it prints.
+
+        Raises:
+            BenchError: It failed or took longer than `timeout_s`.
+        """
+        words = [*self.words("{python} -m benchlib.steering", port), action]
+        return self._figures(words, action, self.environment(port, records), timeout_s, flags)
+
+    def _figures(
+        self, words: list[str], action: str, environment: dict[str, str], timeout_s: float, flags: dict[str, object]
+    ) -> dict[str, Any]:
         for name, value in flags.items():
             if value is not None:
                 words += [f"--{name.replace('_', '-')}", str(value)]
@@ -148,7 +162,7 @@ class Peer:
                 finished = subprocess.run(
                     words,
                     check=False,
-                    env=self.environment(port, None, variant),
+                    env=environment,
                     cwd=OPS,
                     stdout=subprocess.PIPE,
                     stderr=errors,

@@ -13,6 +13,7 @@ import time
 
 STARTED = 0
 FINISHED = 1
+STOPPED = 2
 LAYOUT = struct.Struct("<qqii")
 """Task id, monotonic nanoseconds, process id, kind."""
 
@@ -32,7 +33,7 @@ def _open() -> int:
 
 
 def record(task_id: int, kind: int = FINISHED) -> None:
-    """Note that a task body started or finished, now."""
+    """Note that a task body started, finished or was stopped, now."""
     entry = _pack(task_id, time.monotonic_ns(), os.getpid(), kind)
     try:
         os.write(_file, entry)

@@ -57,6 +57,7 @@ _DRAIN = (
     Column("trips", "reads_per_task", 3),
 )
 _IDEAL = (*_RATE, Column("% of ideal", "ideal_pct", 1), Column("ours/this", "ideal_pct", 2, ratio=True))
+_SPREAD = (Column("p50", "p50", 2), Column("p95", "p95", 2), Column("p99", "p99", 2), Column("max", "max", 2))
 
 TABLES = (
     Table("W1", "enqueue one at a time, sync, one producer process", _ENQUEUE),
@@ -124,6 +125,41 @@ TABLES = (
             Column("not done", "missing"),
             Column("twice", "dup"),
             Column("alive", "alive"),
+        ),
+    ),
+    Table(
+        "D1",
+        "lateness in ms from the instant asked for to the body's start, one idle worker",
+        (
+            Column("n", "samples"),
+            Column("early", "early"),
+            *_SPREAD,
+            Column("clock", "clock_ms", 2),
+        ),
+    ),
+    Table(
+        "D2",
+        "so many wait for another month; us of the server for a look, for a promoted one; at rest; ratio first/this",
+        (
+            Column("look", "tick_us", 1),
+            Column("script", "tick_script_us", 1),
+            Column("1st/this", "tick_us", 2, ratio=True),
+            Column("promoted", "promoted_us", 1),
+            Column("1st/this", "promoted_us", 2, ratio=True),
+            Column("cmd/s", "rest_cmds_s", 1),
+            Column("ms/s", "rest_ms_s", 2),
+            Column("1st/this", "rest_ms_s", 2, ratio=True),
+            Column("MiB", "waiting_mib"),
+        ),
+    ),
+    Table(
+        "D3",
+        "ms until a running body hears cancel(terminate=True), none begins after pause, one begins after resume",
+        (
+            Column("n", "samples"),
+            *_SPREAD,
+            Column("ended p50", "ended_p50", 2),
+            Column("p99", "ended_p99", 2),
         ),
     ),
 )
@@ -226,6 +262,8 @@ def problems(report: dict[str, Any]) -> list[str]:
         elif not run.get("exact", True) and not _cut_cleanly(run):
             counts = (f"{run.get(key, 0)} {key}" for key in ("missing", "dup", "unknown"))
             found.append(f"{where}: {', '.join(counts)}")
+        elif run.get("early"):
+            found.append(f"{where}: {run['early']} began early")
         elif run.get("kept_per_task", 1.0) < 1.0:
             found.append(f"{where}: results missing, {run['kept_per_task']:.3f} keys a task")
     return found

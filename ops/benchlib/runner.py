@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchlib import ceilings, costs, faults, install, latency, spans, throughput
+from benchlib import ceilings, costs, faults, install, latency, spans, steered, throughput
 from benchlib.catalog import CATALOG
 from benchlib.peer import Peer
 from benchlib.server import PrivateRedis
@@ -25,6 +25,9 @@ SINGLE: dict[str, Callable[[Arena, Peer, str], Figures]] = {
     "W4": spans.run_sleep,
     "W5": spans.run_burn,
     "W6": costs.run,
+    "D1": steered.run_delays,
+    "D2": steered.run_waiting,
+    "D3": steered.run_signals,
 }
 FAULTS: dict[str, Callable[[Options, Peer, str, int], Figures]] = {"W7": faults.run_kill, "W8": faults.run_restart}
 
@@ -39,6 +42,13 @@ _SPOKEN = (
     "start_p99",
     "result_p50",
     "result_p99",
+    "early",
+    "p50",
+    "p99",
+    "max",
+    "tick_us",
+    "promoted_us",
+    "rest_ms_s",
     "idle_mib",
     "idle_cmds_s",
     "client_cmds_per_task",

@@ -112,6 +112,10 @@ def due(schedule: Schedule, mark_ms: int, now_ms: int) -> Due:
     first = calendar.next_after(mark_ms)
     if first is None or first > now_ms:
         return Due([], None, first)
+    second = calendar.next_after(first)
+    if second is None or second > now_ms:  # as it is nearly always, and a calendar is slow to search
+        is_passed_over = schedule.missed == "skip" and now_ms - first > ON_TIME_MS
+        return Due([], first, second) if is_passed_over else Due([first], None, second)
     next_ms = calendar.next_after(now_ms)
     if schedule.missed == "all":
         found = list(islice(occurrences(calendar, mark_ms, now_ms), MOST_MADE_UP + 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from streamwork.errors import ConfigError
@@ -10,6 +10,7 @@ from streamwork.model.span import Seconds, milliseconds
 
 # The year 9999, the last that `datetime` knows.
 _MOST_AT_MS = 253_402_300_799_000
+_EPOCH, _MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
 
 
 class Timing(NamedTuple):
@@ -70,7 +71,7 @@ NOW = Timing()
 
 
 def instant_ms(value: object, what: str) -> int:
-    """Return an instant as ms since 1970.
+    """Return an instant as ms since 1970, the next whole one: nothing is to happen early.
 
     Raises:
         ConfigError: It is no datetime with a time zone, or before 1970.
@@ -79,7 +80,7 @@ def instant_ms(value: object, what: str) -> int:
         raise ConfigError(f"{what}={value!r}: give a datetime with a time zone")
     if value.utcoffset() is None:
         raise ConfigError(f"{what}={value!r}: say which time zone it is of, such as datetime.now(UTC)")
-    at_ms = round(value.timestamp() * 1000)
+    at_ms = -((_EPOCH - value) // _MILLISECOND)
     if not 0 <= at_ms <= _MOST_AT_MS:
         raise ConfigError(f"{what}={value!r}: an instant between 1970 and 9999")
     return at_ms

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Iterator
+from itertools import zip_longest
 
 from streamwork.broker.plans import Stored, occurrence, schedules_of
 from streamwork.broker.steps import aask
+from streamwork.clock import SYSTEM_CLOCK
 from streamwork.errors import DecodeError
-from streamwork.model.schedule import ON_TIME_MS, Schedule, decode_schedule, due
+from streamwork.model.schedule import ON_TIME_MS, Due, Schedule, decode_schedule, due
 from streamwork.service import Service
 from streamwork.store.async_driver import AsyncDriver
+from streamwork.store.commands import Command
 from streamwork.store.planning import Fired, fire, plan
 from streamwork.worker.member import QueueFacts
 
 logger = logging.getLogger(__name__)
+
+# A schedule, the instant, and what decides it.
+_Occurrence = tuple[Schedule, int, Command[str]]
 
 
 class Scheduler(Service):
@@ -25,6 +32,8 @@ class Scheduler(Service):
     interval_s = 30.0
     # Those that are not on duty come after the one that is, and then find nothing to do: it spares Redis the attempts.
     STAND_BY_S = (0.05, 0.25)
+    # Some milliseconds of Redis.
+    AT_ONCE = 50
 
     def __init__(self, driver: AsyncDriver, queue: QueueFacts) -> None:
         super().__init__()
@@ -48,7 +57,9 @@ class Scheduler(Service):
                 await self._driver.run(plan(keys, name, "declare", record))
             self._is_seeded = True
         stored, now_ms = await aask(self._driver, schedules_of(keys))
+        looked_at_ms = SYSTEM_CLOCK.steady_ms()
         wakes: list[int] = []
+        lines: list[Iterator[_Occurrence]] = []
         for one in stored:
             schedule = self._mine(one, now_ms)
             if schedule is None:
@@ -58,12 +69,10 @@ class Scheduler(Service):
             except Exception as error:  # noqa: BLE001 - such as a zone that this machine does not have
                 self._left_alone(one.name, error)
                 continue
-            if decided.pass_over is not None:
-                await self._driver.run(fire(keys, one.name, one.record, decided.pass_over, Fired(), schedule.overlap))
-            for at_ms in decided.fire:
-                await self._fire(schedule, one.record, at_ms)
+            lines.append(self._line(schedule, one.record, decided))
             if decided.next_ms is not None:
                 wakes.append(decided.next_ms)
+        await self._fire(lines)
         if any(name not in {one.name for one in stored} for name in self._declared):
             self._is_seeded = False  # FLUSHALL, or someone removed one that stands in code
         if not self._is_seeded:
@@ -71,12 +80,33 @@ class Scheduler(Service):
         if not wakes:
             return self.interval_s
         stand_by_s = 0.0 if self._queue.on_duty else random.uniform(*self.STAND_BY_S)
-        return min(self.interval_s, max(0.001, (min(wakes) - now_ms) / 1000 + 0.001) + stand_by_s)
+        # Firing took time, too, and the next occurrence is not to be late by that.
+        left_ms = min(wakes) - now_ms - (SYSTEM_CLOCK.steady_ms() - looked_at_ms)
+        return min(self.interval_s, max(0.001, left_ms / 1000 + 0.001) + stand_by_s)
 
-    async def _fire(self, schedule: Schedule, record: bytes, at_ms: int) -> None:
-        answer = await self._driver.run(
-            fire(self._queue.keys, schedule.name, record, at_ms, occurrence(schedule, at_ms), schedule.overlap)
-        )
+    def _line(self, schedule: Schedule, record: bytes, decided: Due) -> Iterator[_Occurrence]:
+        """Yield what is to be decided of a schedule, oldest first; messages are made when they are asked for."""
+        keys, name, overlap = self._queue.keys, schedule.name, schedule.overlap
+        if decided.pass_over is not None:
+            yield schedule, decided.pass_over, fire(keys, name, record, decided.pass_over, Fired(), overlap)
+        for at_ms in decided.fire:
+            yield schedule, at_ms, fire(keys, name, record, at_ms, occurrence(schedule, at_ms), overlap)
+
+    async def _fire(self, lines: list[Iterator[_Occurrence]]) -> None:
+        """Decide occurrences, those of many schedules in one round trip.
+
+        Never two of one schedule: where the first is refused and the second is not, the mark would go past the first.
+        """
+        for turn in zip_longest(*lines):
+            side_by_side = [one for one in turn if one is not None]
+            for begin in range(0, len(side_by_side), self.AT_ONCE):
+                chunk = side_by_side[begin : begin + self.AT_ONCE]
+                answers = await self._driver.run_all([command for _, _, command in chunk])
+                for (schedule, at_ms, _), answer in zip(chunk, answers, strict=True):
+                    self._told(schedule, at_ms, answer)
+
+    @staticmethod
+    def _told(schedule: Schedule, at_ms: int, answer: str) -> None:
         facts = {"schedule": schedule.name, "queue": schedule.queue, "task": schedule.task, "at_ms": at_ms}
         if answer == "running":
             logger.info("schedule passed over: its last run has not ended", extra=facts)

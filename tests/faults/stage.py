@@ -25,7 +25,7 @@ from tests.apps import ledger
 from tests.faults.checker import QueueEnd, check
 from tests.faults.history import History
 from tests.faults.servers import SERVER_KINDS
-from tests.faults.workload import Load, Producer
+from tests.faults.workload import MIX, WITHOUT_BOXES, Load, Producer
 from tests.helpers import WorkerProcess, state_of, wait_until
 from tests.system.kit import is_gone
 
@@ -36,6 +36,8 @@ PATIENCE_S = 40.0
 _SHORT_PATIENCE_S = 10.0
 # Waiters ask every 2 s by themselves: who was told nothing for so long after all has ended never will be.
 QUIET_S = 8.0
+# In how many runs bodies run in processes of their own, too.
+_BOXED_SHARE = 0.25
 
 _text = unpacker(str)
 
@@ -119,8 +121,12 @@ class Stage:
         return both
 
     def load(self, **options):
-        """Start a mixed load in the background, see `Load`; it ends with `settle`."""
-        load = Load(self.producer, self.random, **options)
+        """Start a mixed load in the background, see `Load`; it ends with `settle`.
+
+        Bodies in processes of their own are in it in one run of four: the pools are most of what a run computes.
+        """
+        mix = MIX if self.random.random() < _BOXED_SHARE else WITHOUT_BOXES
+        load = Load(self.producer, self.random, **{"mix": mix, **options})
         self.on_settle(load.stop)
         return load
 

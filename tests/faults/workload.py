@@ -10,14 +10,15 @@ from streamwork.errors import EnqueueUnknown, ResultGone, StreamworkError, TaskF
 from tests.faults.checker import VALUE
 
 # (weight, task, arguments behind the label by chance)
-MIX = (
+WITHOUT_BOXES = (
     (6, "quick", lambda chance: ()),
     (4, "slow", lambda chance: (chance.uniform(0.005, 0.1),)),
     (1, "slow", lambda chance: (chance.uniform(0.3, 0.8),)),
     (3, "threaded", lambda chance: (chance.uniform(0.005, 0.1),)),
     (2, "stubborn", lambda chance: (chance.randint(1, 3),)),
-    (1, "boxed", lambda chance: (chance.uniform(0.005, 0.05),)),
 )
+# Each worker that meets one starts as many processes as there are cores, each of which imports everything.
+MIX = (*WITHOUT_BOXES, (1, "boxed", lambda chance: (chance.uniform(0.005, 0.05),)))
 
 
 class Producer:

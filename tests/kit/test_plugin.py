@@ -134,7 +134,7 @@ def test_each_test_has_a_namespace_and_the_session_one_server_which_goes_with_it
 
 
 def test_with_xdist_each_process_has_its_own(start, tmp_path):
-    process = start("-n", "2", "--dist", "each", "-p", "xdist")
+    process = start("-n", "2", "--dist", "each", "-p", "xdist", "-k", "test_add")
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0, out
     pids = {pid for pid, _, _ in seen(tmp_path)}

@@ -169,7 +169,7 @@ MUTATIONS = {
     "heard_lanes_kept": Mutation(6, "worker/keeper.py", ", *queue.heard_since(since)}", "}"),
     "sender_reset": Mutation(
         1, "broker/async_sender.py", "self._senders.pop(line, None) or Sender(self._config.max_lanes, self._limits)",
-        "self._senders.setdefault(line, Sender(self._config.max_lanes, self._limits))", ("net", "time"),
+        "self._senders.setdefault(line, Sender(self._config.max_lanes, self._limits))", ("time",),
     ),
     "audit_twice": Mutation(
         18, "worker/reclaimer.py", "if seen is None or (lane.stream, entry) in seen]", "]", ("time", "net")

@@ -22,6 +22,12 @@ def test_spans_count_from_the_moment_of_sending_and_instants_do_not():
     assert NOW.changed({"expires": AT}).expiry_ms(10) == AT_MS
 
 
+def test_an_instant_between_two_milliseconds_is_not_early():
+    for micros in (1, 400, 999):
+        assert NOW.changed({"run_at": AT + timedelta(microseconds=micros)}).when == str(AT_MS + 1)
+    assert NOW.changed({"expires": AT + timedelta(microseconds=1)}).expiry_ms(10) == AT_MS + 1
+
+
 def test_nothing_is_now():
     assert NOW.when == NOW.changed({"delay": 0}).when == ""
     assert NOW.expiry_ms(0) is None

@@ -10,9 +10,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from benchlib.recorder import MODE, STARTED, URL, record
+from benchlib.recorder import MODE, STARTED, STOPPED, URL, record
 from benchlib.recorder import burn as use_processor
-from streamwork import Limit, Rate, Streamwork
+from streamwork import Context, Limit, Rate, Streamwork
 
 # `enqueue_many` takes any iterable and cuts it itself; a user would hand over the whole of it.
 BULK_CHUNK = 100_000
@@ -57,6 +57,28 @@ async def burn(i: int) -> int:
     use_processor()
     record(i)
     return i
+
+
+@app.task
+async def held(i: int) -> None:
+    """Run until it is cancelled, and note when it hears of that."""
+    record(i, STARTED)
+    try:
+        await asyncio.sleep(60)
+    finally:
+        record(i, STOPPED)
+
+
+@app.task
+async def planned(schedule: int, ctx: Context) -> None:
+    """Note an occurrence under its instant and the number of its schedule."""
+    assert ctx.scheduled_at is not None
+    record(occurrence_id(round(ctx.scheduled_at.timestamp()), schedule))
+
+
+def occurrence_id(at_s: int, schedule: int) -> int:
+    """Return the id of an occurrence, unique among fewer than 1,000 schedules."""
+    return at_s * 1000 + schedule
 
 
 _TASKS: dict[str, Any] = {"noop": noop, "noop_sync": noop_sync, "sleep": sleep, "burn": burn}
