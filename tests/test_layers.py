@@ -24,7 +24,21 @@ FLOORS: list[list[list[set[str]]]] = [
     [[{"broker"}, {"flow"}, {"coord"}, {"spool"}]],
     [
         [{"handle", "task", "routes", "routing", "options", "context", "middleware"}],
-        [{"app", "pausing", "schedules", "connection", "links", "inline", "bulk", "guards", "taken", "waiting"}],
+        [
+            {
+                "app",
+                "pausing",
+                "schedules",
+                "history",
+                "connection",
+                "links",
+                "inline",
+                "bulk",
+                "guards",
+                "taken",
+                "waiting",
+            }
+        ],
         [{"workflow"}],
     ],
     [[{"worker"}, {"scheduler"}, {"scale"}, {"monitor"}]],

@@ -69,6 +69,7 @@ KEYS = (
     KeySpec(":schedules", "hash", "name → schedule", "queue", "remove"),
     KeySpec(":schedules:marks", "hash", "name → last decided occurrence ms, paused (rule 27)", "queue", "remove"),
     KeySpec(":journal", "stream", "what came of each message: field `j`", "queue", "trimmed by age"),
+    KeySpec(":trimmed", "hash", "`journal`, lane → first id kept, when the rest went, why", "queue", ""),
     KeySpec(":counts", "hash", "state → how many ended so, ever", "queue", ""),
     KeySpec(":sender:*", "string", "last chunk number and its reply (rule 1)", "expires", "PX 10 min"),
     KeySpec(":settle:*", "string", "a consumer's last chunk of ends and its answer (rule 23)", "expires", "PX 10 min"),
@@ -149,6 +150,7 @@ class QueueKeys:
         "starts",
         "suspects",
         "tag",
+        "trimmed",
         "unique",
         "wake",
     )
@@ -185,6 +187,7 @@ class QueueKeys:
         self.schedules = tag + ":schedules"
         self.schedule_marks = tag + ":schedules:marks"
         self.journal = tag + ":journal"
+        self.trimmed = tag + ":trimmed"
         self.counts = tag + ":counts"
         self.consumers = tag + ":consumers"
         self.pulse = tag + ":pulse"
