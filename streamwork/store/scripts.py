@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from streamwork.store.commands import Arg, Command, Script, call_script, plain
-from streamwork.store.healing import HEAL, MAINTAIN, RESTORE
+from streamwork.store.healing import HEAL, MAINTAIN, RESTORE, TRIM
 from streamwork.store.keys import GROUP, QueueKeys
 from streamwork.store.limiting import BEGIN, SUBMIT, SWEEP
 from streamwork.store.looking import LOOK
@@ -29,7 +29,7 @@ WATCH = Script("watch")
 
 ALL_SCRIPTS = (
     ENQUEUE, SETTLE, PROMOTE, REGISTER, REVIVE, PULSE, TAKE, RELEASE, ADOPT, HEAL, RESTORE, DROP_CONSUMER, MAINTAIN,
-    CANCEL, WATCH, LOOK, SCHEDULE, SUBMIT, BEGIN, SWEEP, PAUSE, UNHOLD, FIRE, PLAN,
+    CANCEL, WATCH, TRIM, LOOK, SCHEDULE, SUBMIT, BEGIN, SWEEP, PAUSE, UNHOLD, FIRE, PLAN,
 )  # fmt: skip
 
 # How the mark of a run that is to be ended goes on behind who asked.

@@ -63,6 +63,7 @@ _READERS = {
     "drop_consumer": (_number("owns", "dropped"), "owns", "dropped"),
     "heal": (_healed, "there", "from the start", "from the mark", "gone"),
     "restore": (_restored, "changed", "given back", "all settled"),
+    "trim": (_number("nothing", "trimmed"), "nothing", "trimmed"),
     "maintain": (_maintained, "trimmed", "kept", "no group"),
     "cancel": (_word, "cancelled", "requested", "ended"),
 }
