@@ -17,7 +17,8 @@
     │   ├── ArgumentError       bad_arguments     arguments do not fit the task's signature
     │   ├── ResultTypeError     bad_result        what a task returned is not of its annotated type
     │   ├── BodyTooLarge        body_too_large    over the size limit
-    │   └── DecodeError         undecodable       bytes that are not ours
+    │   ├── DecodeError         undecodable       bytes that are not ours
+    │   └── HistoryFileError    bad_history_file  a history file of another version, cut short or garbled
     ├── StoreError              store             Redis refused or broke a rule
     │   ├── StoreUnavailable    redis_unavailable not reached, loading, busy or read-only
     │   ├── StoreRejected       redis_rejected    wrong password, no permission, wrong type
@@ -159,6 +160,12 @@ class DecodeError(WireError):
     """Bytes that are not a task message, or not of a version known here."""
 
     code = "undecodable"
+
+
+class HistoryFileError(WireError):
+    """A file is no history file, is one of another version, or is cut short or garbled; the text says which."""
+
+    code = "bad_history_file"
 
 
 class StoreError(StreamworkError):

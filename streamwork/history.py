@@ -52,6 +52,7 @@ class HistoryOptions(TypedDict, total=False):
         reverse: Newest first.
         follow: Goes on with what comes, also over a restart of Redis, without an end; begins now where neither `since`
             nor `after` is given.
+        imported: Of what `streamwork history import` has taken from files, instead of what happened here.
     """
 
     since: datetime | Seconds | None
@@ -65,6 +66,7 @@ class HistoryOptions(TypedDict, total=False):
     after: str | None
     reverse: bool
     follow: bool
+    imported: bool
 
 
 HISTORY_OPTIONS = frozenset(HistoryOptions.__annotations__)
@@ -160,9 +162,9 @@ class Remembering(ABC):
         until_ms = past_instant_ms(asked.get("until"), "until", now_ms)
         if since_ms is not None and until_ms is not None and since_ms > until_ms:
             raise ConfigError("since is behind until: nothing can be between them")
-        follow, reverse = asked.get("follow", False), asked.get("reverse", False)
-        if follow and (reverse or until_ms is not None):
-            raise ConfigError("follow goes on with what comes: leave reverse and until out")
+        follow, reverse, imported = (asked.get(name, False) for name in ("follow", "reverse", "imported"))
+        if follow and (reverse or imported or until_ms is not None):
+            raise ConfigError("follow goes on with what comes: leave reverse, until and imported out")
         task, where, limit, after = (asked.get(name) for name in ("task", "where", "limit", "after"))
         glob = task.name if isinstance(task, Task) else task
         if not isinstance(glob, str | None):
@@ -176,7 +178,7 @@ class Remembering(ABC):
             self._check_names(expression, glob)
         return Query(
             since_ms, until_ms, glob or "", _states(asked.get("state", ())), tags_of(asked.get("tags", ())),
-            _task_id(asked.get("id")), expression, limit, after or "", reverse, follow,
+            _task_id(asked.get("id")), expression, limit, after or "", bool(reverse), bool(follow), bool(imported),
         )  # fmt: skip
 
     def _check_names(self, where: Where, glob: str | None) -> None:

@@ -21,7 +21,7 @@ FLOORS: list[list[list[set[str]]]] = [
     [[{"errors", "clock", "ids", "outage", "service"}]],
     [[{"model"}], [{"config", "settings"}, {"wire"}, {"telemetry"}]],
     [[{"store"}]],
-    [[{"broker"}, {"flow"}, {"coord"}, {"spool"}]],
+    [[{"broker"}, {"flow"}, {"coord"}, {"spool"}, {"archive"}]],
     [
         [{"handle", "task", "routes", "routing", "options", "context", "middleware"}],
         [
@@ -54,6 +54,7 @@ KEPT: list[tuple[set[str], list[str]]] = [
     ({"api"}, ["falcon", "bottle", "uvicorn", "hypercorn", "granian"]),
     ({"telemetry", "monitor"}, ["opentelemetry"]),
     ({"testing"}, ["pytest"]),
+    ({"archive"}, ["pyarrow"]),
     ({"config"}, ["os.environ", "os.environb", "os.getenv", "os.getenvb"]),
     ({"clock"}, ["time.time", "time.time_ns", "datetime.datetime.now", "datetime.datetime.utcnow"]),
     ({"clock"}, ["datetime.datetime.today", "datetime.date.today"]),

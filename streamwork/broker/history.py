@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from streamwork.broker.bodies import read_bodies, said
+from streamwork.broker.bodies import MOST_BYTES, read_bodies, said
 from streamwork.broker.inspect import order
 from streamwork.broker.lookup import BEFORE_MS
 from streamwork.broker.steps import Steps
@@ -27,6 +27,8 @@ from streamwork.wire.message import JournalRecord, decode_journal
 
 # Rows of one read: 100 KB, a millisecond of Redis, and few enough that a first screen is there at once.
 PAGE = 500
+# And of the first one where messages come along.
+_FIRST = 20
 # The longest wait for what comes next; a stop is heard in between.
 BELL_MS = 2_000
 
@@ -47,6 +49,7 @@ class Query(NamedTuple):
         after: Goes on behind this cursor; empty = from the beginning.
         is_reversed: Newest first.
         is_followed: Goes on with what comes, and begins there where `since_ms` is None.
+        is_imported: Of what was imported from files, instead of what happened here.
     """
 
     since_ms: int | None = None
@@ -60,6 +63,7 @@ class Query(NamedTuple):
     after: str = ""
     is_reversed: bool = False
     is_followed: bool = False
+    is_imported: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -85,11 +89,11 @@ def check_queue(keys: QueueKeys, known: Iterable[str]) -> Steps[None]:
     """Raise QueueNotFound, naming the nearest, where nothing was ever sent to or read from a queue."""
     if keys.queue in known:
         return
-    is_named_there, lanes, journal, names = yield [
-        plain("SISMEMBER", queues(keys.namespace), keys.queue), plain("EXISTS", keys.lanes),
-        plain("EXISTS", keys.journal), plain("SMEMBERS", queues(keys.namespace)),
+    is_there, streams, names = yield [
+        plain("SISMEMBER", queues(keys.namespace), keys.queue),
+        plain("EXISTS", keys.lanes, keys.journal, keys.imported), plain("SMEMBERS", queues(keys.namespace)),
     ]  # fmt: skip
-    if not (is_named_there or lanes or journal):
+    if not (is_there or streams):
         there = sorted({*(name.decode() for name in names), *known})
         close = difflib.get_close_matches(keys.queue, there, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(there) or 'none'}"
@@ -121,6 +125,8 @@ class Reading:
             self._since_ms = max(self._since_ms or 0, made_at_ms - BEFORE_MS)
         self._cursor: bytes | None = query.after.encode() or None
         self._left = query.limit
+        # Imported records have their messages beside them, and one of those may have a megabyte.
+        self._room = _FIRST if query.is_imported else PAGE
         self._has_found = False
         # Up to where gaps were told, and the lanes of which one was.
         self._told: Place = (0, 0)
@@ -133,11 +139,16 @@ class Reading:
             (newest,) = yield [plain("XREVRANGE", self.keys.journal, "+", "-", "COUNT", 1)]
             self._cursor = newest[0][0] if newest else b"0-0"
         count = PAGE if self._left is None or not query.is_open else min(PAGE, self._left)
+        count = min(count, self._room)
         # In this order: what is trimmed in between was read, and is no gap.
         rows, trimmed = yield [self._range(count), plain("HGETALL", self.keys.trimmed)]
-        notes = read_notes(trimmed)
-        wanted = [(cursor, record) for cursor, record in self._decoded(rows) if query.takes(record)]
-        bodies = yield from read_bodies(self.keys, [record for _, record in wanted])
+        notes: dict[str, Note] = {} if query.is_imported else read_notes(trimmed)
+        wanted = [(cursor, record, body) for cursor, record, body in self._decoded(rows) if query.takes(record)]
+        bodies: Sequence[bytes | None] = [body for *_, body in wanted]
+        if query.is_imported:
+            self._room = max(1, min(PAGE, MOST_BYTES * len(rows) // (4 * _size(rows) + 1)))
+        else:
+            bodies = yield from read_bodies(self.keys, [record for _, record, _ in wanted])
         is_whole = len(bodies) == len(wanted)  # else the rest is for the next page
         records, lanes = self._records(wanted, bodies)
         self.is_at_end = len(rows) < count and is_whole
@@ -163,29 +174,30 @@ class Reading:
         query, cursor = self._query, self._cursor
         behind = None if cursor is None else "(" + cursor.decode()
         oldest, newest = str(self._since_ms or "-"), "+" if query.until_ms is None else str(query.until_ms)
+        stream = self.keys.imported if query.is_imported else self.keys.journal
         if query.is_reversed:
-            return plain("XREVRANGE", self.keys.journal, behind or newest, oldest, "COUNT", count)
-        return plain("XRANGE", self.keys.journal, behind or oldest, newest, "COUNT", count)
+            return plain("XREVRANGE", stream, behind or newest, oldest, "COUNT", count)
+        return plain("XRANGE", stream, behind or oldest, newest, "COUNT", count)
 
-    def _decoded(self, rows: Sequence[Any]) -> list[tuple[bytes, JournalRecord]]:
+    def _decoded(self, rows: Sequence[Any]) -> list[tuple[bytes, JournalRecord, bytes | None]]:
         needle, found = self._query.id.encode(), []
         for cursor, fields in rows:
             if needle not in fields[1]:
                 continue  # twenty times faster than decoding
             try:
-                found.append((cursor, decode_journal(fields[1])))
+                found.append((cursor, decode_journal(fields[1]), fields[3] or None if len(fields) > 2 else None))
             except DecodeError:
                 continue  # written by another version or a stranger; it must not hide the rest
         return found
 
     def _records(
-        self, wanted: Sequence[tuple[bytes, JournalRecord]], bodies: Sequence[bytes | None]
+        self, wanted: Sequence[tuple[bytes, JournalRecord, bytes | None]], bodies: Sequence[bytes | None]
     ) -> tuple[list[HistoryRecord], dict[str, HistoryRecord]]:
         """Return the records that fit in all, and by lane the first one whose entry is gone."""
         found: list[HistoryRecord] = []
         without: dict[str, HistoryRecord] = {}
         where = self._query.where
-        for (cursor, record), body in zip(wanted, bodies, strict=False):
+        for (cursor, record, _), body in zip(wanted, bodies, strict=False):
             if len(found) == self._left:
                 break
             made = _record(self.keys.queue, cursor.decode(), record, body)
@@ -218,6 +230,10 @@ class Reading:
                 f"{shown(made_at_ms)}, and history up to {shown(note.place[0])} went at {shown(note.at_ms)} "
                 f"({note.why})", task_id, note.at_ms,
             )  # fmt: skip
+
+
+def _size(rows: Sequence[Any]) -> int:
+    return sum(len(field) for _, fields in rows for field in fields)
 
 
 def _record(queue: str, cursor: str, record: JournalRecord, body: bytes | None) -> HistoryRecord:

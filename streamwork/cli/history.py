@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.text import Text
 
-from streamwork.cli.cancel import checked_id
-from streamwork.cli.options import examples, names, place_options
+from streamwork.cli.archive import export, import_
+from streamwork.cli.filters import asked, filter_options
+from streamwork.cli.options import examples, place_options
 from streamwork.cli.session import Session
 from streamwork.cli.show import console, instant, plain_json, print_json, span
-from streamwork.clock import SYSTEM_CLOCK
-from streamwork.errors import ConfigError
 from streamwork.history import HistoryOptions
-from streamwork.model.history import ENDED_AS, FAILED, HistoryGap, HistoryRecord
-from streamwork.model.instant import read_instant
-
-F = TypeVar("F", bound=Callable[..., Any])
+from streamwork.model.history import HistoryGap, HistoryRecord
 
 _STYLES = {"succeeded": "green", "dead": "bold red", "retried": "yellow", "crashed": "red", "cancelled": "yellow"}
 # With less room the id goes to a line of its own.
@@ -41,44 +35,8 @@ def history() -> None:
     """Show what came of each attempt."""
 
 
-def _instant(ctx: click.Context, param: click.Parameter, text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        at_ms = read_instant(text, str(param.opts[-1]), SYSTEM_CLOCK.now_ms())
-    except ConfigError as error:
-        raise click.UsageError(str(error), ctx) from error
-    return datetime.fromtimestamp(at_ms / 1000, UTC)
-
-
-def filter_options(command: F) -> F:
-    """Add what picks attempts: --since, --until, --task, --state, --tag, --id, --where, --limit."""
-    for option in (
-        click.option("--limit", type=click.IntRange(1), metavar="N", help="So many at most. [default: all]"),
-        click.option(
-            "--where", metavar="EXPR", help="Holds for the arguments: \"order_id == 7 and country != 'CH'\"; see below."
-        ),
-        click.option("--id", "id", metavar="ID", help="Of one task message."),
-        click.option("--tag", "tags", metavar="A,B", callback=names("tag"), help="What a worker had to offer."),
-        click.option("--state", "state", metavar="A,B", help=f"How it ended: {', '.join(ENDED_AS)}, or {FAILED}."),
-        click.option("--task", metavar="GLOB", help="Names such as 'shop.mail.*'; without a dot, the last part."),
-        click.option("--until", metavar="TIME", callback=_instant, help="Ended then or earlier. [default: now]"),
-        click.option(
-            "--since", metavar="TIME", callback=_instant, help="Ended then or later: 90s, 15m, 2h, 7d ago, or ISO 8601."
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def asked(picked: dict[str, Any]) -> HistoryOptions:
-    """Return options as the app takes them, from those of `filter_options`; raises BadParameter for what is no id."""
-    found = {name: value for name, value in picked.items() if value is not None}
-    if "state" in found:
-        found["state"] = [word.strip() for word in found["state"].split(",") if word.strip()]
-    if "id" in found:
-        found["id"] = checked_id(found["id"])
-    return cast(HistoryOptions, found)
+history.add_command(export)
+history.add_command(import_)
 
 
 @history.command(short_help="What came of each attempt.", epilog=examples(
@@ -92,9 +50,10 @@ def asked(picked: dict[str, Any]) -> HistoryOptions:
 @filter_options
 @click.option("--reverse", is_flag=True, help="Newest first.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes; begins now unless --since says otherwise.")
+@click.option("--imported", is_flag=True, help="Of files that were imported, not of what happened here.")
 @place_options
 def show(
-    queue: str, *, reverse: bool, follow: bool, app: str | None, url: str | None, namespace: str | None,
+    queue: str, *, reverse: bool, follow: bool, imported: bool, app: str | None, url: str | None, namespace: str | None,
     as_json: bool, **picked: Any,
 ) -> None:  # fmt: skip
     """Show what came of each attempt of a queue, in the order in which they ended.
@@ -104,8 +63,10 @@ def show(
 
     What is past its retention (keep.history_s, keep.history_most) is told as a gap. With --json each line is one
     object, of the kind "attempt" or "gap". Exit status 1 where nothing is kept of --id.
+
+    `streamwork history export` writes it to a file, `streamwork history import` takes one back.
     """
-    options = HistoryOptions(reverse=reverse, follow=follow, **asked(picked))
+    options = HistoryOptions(reverse=reverse, follow=follow, imported=imported, **asked(picked))
     with Session(app, url, namespace) as session:
         found = (session.app_if_any() or session.unbound()).history(queue, **options)
         print_one, count = _print_json if as_json else _Lines(console()).print, 0

@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 from streamwork.errors import ConfigError
-from streamwork.model.span import Seconds, milliseconds
+from streamwork.model.span import MOST_S, Seconds, milliseconds
 from streamwork.model.timing import instant_ms
 
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
@@ -38,6 +38,15 @@ def read_instant(text: str, what: str, now_ms: int) -> int:
             "or a date and time such as 2026-11-20T14:30 (UTC) or 2026-11-20T14:30+01:00"
         ) from None
     return instant_ms(found if found.tzinfo is not None else found.replace(tzinfo=UTC), what)
+
+
+def read_span(text: str, what: str) -> int:
+    """Return a span as it is written (``90s``, ``15m``, ``2h``, ``7d``) in ms, 1 at least; raises ConfigError."""
+    found = _AGO.fullmatch(text.strip())
+    span_ms = round(float(found[1]) * _UNITS_MS[found[2]]) if found else 0
+    if not 0 < span_ms <= MOST_S * 1000:
+        raise ConfigError(f"{what} {text!r} is no span of time: give one such as 90s, 15m, 2h or 7d")
+    return span_ms
 
 
 def past_instant_ms(value: datetime | Seconds | None, what: str, now_ms: int) -> int | None:

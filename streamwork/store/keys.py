@@ -69,6 +69,7 @@ KEYS = (
     KeySpec(":schedules", "hash", "name → schedule", "queue", "remove"),
     KeySpec(":schedules:marks", "hash", "name → last decided occurrence ms, paused (rule 27)", "queue", "remove"),
     KeySpec(":journal", "stream", "what came of each message: field `j`", "queue", "trimmed by age"),
+    KeySpec(":imported", "stream", "history from files: `j` as in the journal, `d` body", "expires", "PX, as told"),
     KeySpec(":trimmed", "hash", "`journal`, lane → first id kept, when the rest went, why", "queue", ""),
     KeySpec(":counts", "hash", "state → how many ended so, ever", "queue", ""),
     KeySpec(":sender:*", "string", "last chunk number and its reply (rule 1)", "expires", "PX 10 min"),
@@ -203,6 +204,11 @@ class QueueKeys:
             self.flow, self.permits, self.parked, self.parked_body, self.ring, self.rates, self.starts, self.wake,
             self.flow_state, self.unique, self.paused,
         )  # fmt: skip
+
+    @property
+    def imported(self) -> str:
+        """History that was taken from files."""
+        return self.tag + ":imported"
 
     def lane(self, lane: str) -> str:
         """Return the stream of a lane named ``<level>:<tags>``."""

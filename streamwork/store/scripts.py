@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from streamwork.store.archiving import IMPORT
 from streamwork.store.commands import Arg, Command, Script, call_script, plain
 from streamwork.store.healing import HEAL, MAINTAIN, RESTORE, TRIM
 from streamwork.store.keys import GROUP, QueueKeys
@@ -29,7 +30,7 @@ WATCH = Script("watch")
 
 ALL_SCRIPTS = (
     ENQUEUE, SETTLE, PROMOTE, REGISTER, REVIVE, PULSE, TAKE, RELEASE, ADOPT, HEAL, RESTORE, DROP_CONSUMER, MAINTAIN,
-    CANCEL, WATCH, TRIM, LOOK, SCHEDULE, SUBMIT, BEGIN, SWEEP, PAUSE, UNHOLD, FIRE, PLAN,
+    CANCEL, WATCH, TRIM, LOOK, SCHEDULE, SUBMIT, BEGIN, SWEEP, PAUSE, UNHOLD, FIRE, PLAN, IMPORT,
 )  # fmt: skip
 
 # How the mark of a run that is to be ended goes on behind who asked.

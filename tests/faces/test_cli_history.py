@@ -112,7 +112,7 @@ def test_what_is_gone_is_a_gap(project, past, driver, namespace):
         (("--state", "broken"), 2, "state 'broken'"),
         (("--id", "7"), 2, "'7' is not a task id"),
         (("--limit", "0"), 2, "--limit"),
-        (("--follow", "--reverse"), 2, "leave reverse and until out"),
+        (("--follow", "--reverse"), 2, "leave reverse, until"),
         (("--tag", "no tag"), 2, "no tag"),
         (("--tag", "a", "mail", "more"), 2, "unexpected"),
     ],

@@ -70,7 +70,7 @@ _READERS = {
 # Left out: ENQUEUE-GAP, which takes a server that was rolled back, and refusals of keys that are not ours.
 # What the model's parties never call: a look of people, and the reply streams of those who wait.
 # Limits, schedules and pauses are not in the model; tests/redis has walks over limits.
-NOT_CALLED = {"look", "watch", "submit", "begin", "sweep", "fire", "plan", "pause", "unhold"}
+NOT_CALLED = {"look", "watch", "submit", "begin", "sweep", "fire", "plan", "pause", "unhold", "import"}
 EXPECTED = {(name, kind) for name, (_, *kinds) in _READERS.items() for kind in kinds}
 
 

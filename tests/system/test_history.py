@@ -139,7 +139,7 @@ def test_a_loop_that_follows_goes_on_with_everything_else(start, send, app):
         ({"task": 7}, ConfigError, "task=7"), ({"after": "now"}, ConfigError, "after='now'"),
         ({"where": "a ="}, WhereError, "write =="), ({"where": 7}, WhereError, "where=7"),
         ({"where": "numbr == 1", "task": "nothing"}, WhereError, "did you mean 'number'"),
-        ({"follow": True, "until": 0}, ConfigError, "leave reverse and until out"),
+        ({"follow": True, "until": 0}, ConfigError, "leave reverse, until"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_refused_when_it_is_asked(app, send, asked, error, text):
