@@ -127,6 +127,7 @@ class QueueKeys:
         "flow",
         "flow_state",
         "grace",
+        "imported",
         "journal",
         "kept",
         "lanes",
@@ -173,8 +174,7 @@ class QueueKeys:
         self.suspects = tag + ":suspects"
         self.kept = tag + ":kept"
         self.cancelled = tag + ":cancelled"
-        self.dead = tag + ":dead"
-        self.dead_body = tag + ":dead:body"
+        self.dead, self.dead_body = tag + ":dead", tag + ":dead:body"
         self.flow = tag + ":flow"
         self.permits = tag + ":permits"
         self.parked = tag + ":parked"
@@ -188,6 +188,7 @@ class QueueKeys:
         self.schedules = tag + ":schedules"
         self.schedule_marks = tag + ":schedules:marks"
         self.journal = tag + ":journal"
+        self.imported = tag + ":imported"
         self.trimmed = tag + ":trimmed"
         self.counts = tag + ":counts"
         self.consumers = tag + ":consumers"
@@ -204,11 +205,6 @@ class QueueKeys:
             self.flow, self.permits, self.parked, self.parked_body, self.ring, self.rates, self.starts, self.wake,
             self.flow_state, self.unique, self.paused,
         )  # fmt: skip
-
-    @property
-    def imported(self) -> str:
-        """History that was taken from files."""
-        return self.tag + ":imported"
 
     def lane(self, lane: str) -> str:
         """Return the stream of a lane named ``<level>:<tags>``."""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from streamwork import ConfigError, HistoryRecord, QueueNotFound, UseAsync, WhereError
+from streamwork import ConfigError, HistoryRecord, Limit, QueueNotFound, UseAsync, WhereError
 from streamwork.clock import SYSTEM_CLOCK
 from tests.apps import faults
 from tests.helpers import await_until, wait_until
@@ -161,3 +161,17 @@ def test_a_queue_that_does_not_exist(app):
         await app.connection.aclose()
 
     asyncio.run(main())
+
+
+def test_what_is_cancelled_before_it_ever_ran_is_told_too(app, send, start):
+    task = send.declared(faults.nothing)
+    scheduled = task.options(delay=3600).enqueue(1)
+    assert scheduled.cancel() == scheduled.cancel() == "cancelled"
+    (record,) = app.history(id=scheduled.id)
+    assert (record.state, record.task, record.attempt, record.lane) == ("cancelled", NOTHING, 1, "1:")
+    assert (record.detail, record.enqueued_at_ms, record.started_at_ms) == ("cancelled before it ran", None, None)
+    held = [task.options(concurrency=Limit(1, name="one")).enqueue(number) for number in range(2)]
+    assert held[1].cancel() == "cancelled"  # it waits in a line
+    assert [one.id for one in app.history(state="cancelled")] == [scheduled.id, held[1].id]
+    start()
+    held[0].result(timeout=20)
