@@ -11,7 +11,9 @@ from streamwork.errors import (
     ConfigError,
     DuplicateTaskName,
     EnqueueUnknown,
+    HistoryTrimmed,
     QueueFull,
+    QueueNotFound,
     Reject,
     ResultGone,
     ResultTimeout,
@@ -29,8 +31,10 @@ from streamwork.errors import (
     TaskNotFound,
     TooManyLanes,
     UseAsync,
+    WhereError,
 )
 from streamwork.handle import Call, Handle
+from streamwork.model.history import HistoryGap, HistoryRecord
 from streamwork.model.limits import Debounce, Group, Limit, Rate, Unique
 from streamwork.model.policy import Retry
 from streamwork.model.state import State
@@ -50,8 +54,12 @@ __all__ = [
     "EnqueueUnknown",
     "Group",
     "Handle",
+    "HistoryGap",
+    "HistoryRecord",
+    "HistoryTrimmed",
     "Limit",
     "QueueFull",
+    "QueueNotFound",
     "Rate",
     "Reject",
     "ResultGone",
@@ -75,4 +83,5 @@ __all__ = [
     "TooManyLanes",
     "Unique",
     "UseAsync",
+    "WhereError",
 ]

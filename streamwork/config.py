@@ -11,6 +11,7 @@ import difflib
 import logging
 import math
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 import msgspec
 
 from streamwork.errors import ConfigError
-from streamwork.settings import NAME, ClientConfig, Config, KeepConfig, LivenessConfig, WorkerConfig
+from streamwork.settings import BY_QUEUE, NAME, ClientConfig, Config, KeepConfig, LivenessConfig, WorkerConfig
 
 __all__ = [
     "ClientConfig",
@@ -47,8 +48,8 @@ _ROOMS: dict[str, type[msgspec.Struct]] = {
 LOG_LEVELS, LOG_FORMATS = ("debug", "info", "warning", "error", "critical"), ("text", "json")
 # The shared table of a process is made before the app, and with it its settings, is known: 3 MB that are not touched.
 MOST_SLOTS = 10_000
+_LISTS = ("worker.tags", "worker.queues", *BY_QUEUE)
 # Names with the prefix that are not settings: read by the tests and the bench only.
-_LISTS = ("worker.tags", "worker.queues", "client.max_backlog")
 _NOT_SETTINGS = ("STREAMWORK_TEST_", "STREAMWORK_BENCH_")
 _warned: set[str] = set()
 logger = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ def load(
     given = {"code": overrides or {}, "flag": flags or {}}
     for origin, name, value in _layers(given, project, environ):
         _check_name(name, origin)
-        values[name] = _limits(value) if name == "client.max_backlog" else value
+        values[name] = _by_queue(value) if name in BY_QUEUE else value
         origins[name] = origin
     values["folder"] = str((project.parent if project else folder).absolute() / str(values["folder"]))
     nested: dict[str, Any] = {room: {} for room in _ROOMS}
@@ -187,11 +188,16 @@ def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _limits(value: Any) -> Any:
-    """Return limits in their one form, from a number, a text or a table too."""
+def _by_queue(value: Any) -> Any:
+    """Return numbers by queue in their one form, from a number, a text or a table too."""
     if isinstance(value, Mapping):
-        return [f"{name}={most}" for name, most in value.items()]
-    return _listed(str(value)) if isinstance(value, (str, int)) else value
+        return [f"{name}={_digits(number)}" for name, number in value.items()]
+    return _listed(_digits(value)) if isinstance(value, (str, int, float)) else value
+
+
+def _digits(number: Any) -> str:
+    # 1e-05 is how Python writes a short time.
+    return f"{number:.9f}".rstrip("0").rstrip(".") if isinstance(number, float) else str(number)
 
 
 def _project(folder: Path) -> Path | None:
@@ -256,7 +262,6 @@ def _check_ranges(config: Config) -> None:
         ("worker.hung_after_s", worker.hung_after_s, 0),
         ("worker.bell_fleet", worker.bell_fleet, 0),
         ("worker.max_starve_s", worker.max_starve_s, 0.1),
-        ("keep.history_s", config.keep.history_s, 0),
     ):
         if not least <= value < math.inf:  # also refuses nan, which compares as false
             raise ConfigError(f"{name} = {value}: {least} at least, and finite")
@@ -272,13 +277,14 @@ def _check_words(config: Config, origins: Mapping[str, str]) -> None:
                 f"{setting} {name!r} (set by {origins.get(setting, 'default')}): use 1-100 letters, digits, "
                 "'_', '.' or '-', starting with a letter or digit"
             )
-    for text in config.client.max_backlog:
-        queue, is_named, most = text.rpartition("=")
-        if not most.isascii() or not most.isdigit() or len(most) > 15 or (is_named and not _is_queue(queue)):
-            raise ConfigError(
-                f"client.max_backlog {text!r} (set by {origins.get('client.max_backlog', 'default')}): "
-                "give a whole number, 0 = no limit, for all queues, and name=number for one of its own"
-            )
+    for setting, (pattern, words) in BY_QUEUE.items():
+        for text in value_of(config, setting):
+            queue, is_named, number = text.rpartition("=")
+            if not re.fullmatch(pattern, number) or (is_named and not _is_queue(queue)):
+                raise ConfigError(
+                    f"{setting} {text!r} (set by {origins.get(setting, 'default')}): "
+                    f"give {words} for all queues, and name=number for one of its own"
+                )
     for name, word, known in (
         ("log_level", config.log_level, LOG_LEVELS),
         ("log_format", config.log_format, LOG_FORMATS),

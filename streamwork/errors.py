@@ -7,7 +7,8 @@
     │   ├── AppNotFound         app_not_found     no app where one was looked for
     │   ├── AppBroken           app_broken        the app's own code raises when it is imported
     │   ├── UseAsync            use_async         a blocking call on an event loop's thread
-    │   └── NotPrivate          not_private       a test would touch queues that are not its own
+    │   ├── NotPrivate          not_private       a test would touch queues that are not its own
+    │   └── WhereError          bad_where         an expression over arguments that cannot be read
     ├── TaskError
     │   ├── TaskNotFound        task_not_found    no task of that name
     │   ├── DuplicateTaskName   duplicate_task    two functions under one name
@@ -16,7 +17,8 @@
     │   ├── ArgumentError       bad_arguments     arguments do not fit the task's signature
     │   ├── ResultTypeError     bad_result        what a task returned is not of its annotated type
     │   ├── BodyTooLarge        body_too_large    over the size limit
-    │   └── DecodeError         undecodable       bytes that are not ours
+    │   ├── DecodeError         undecodable       bytes that are not ours
+    │   └── HistoryFileError    bad_history_file  a history file of another version, cut short or garbled
     ├── StoreError              store             Redis refused or broke a rule
     │   ├── StoreUnavailable    redis_unavailable not reached, loading, busy or read-only
     │   ├── StoreRejected       redis_rejected    wrong password, no permission, wrong type
@@ -28,7 +30,9 @@
     │   ├── TooManyLanes        too_many_lanes    more tag sets than a queue may have
     │   ├── AlreadyQueued       already_queued    a unique one that has not ended is there
     │   ├── LeaseLost           lease_lost        another consumer holds the delivery
-    │   └── WorkerCut           worker_cut        a body has cancelled the loops of its worker
+    │   ├── WorkerCut           worker_cut        a body has cancelled the loops of its worker
+    │   ├── QueueNotFound       queue_not_found   nothing was ever sent to or read from it
+    │   └── HistoryTrimmed      history_trimmed   what was asked for is past its retention
     └── ResultError             result
         ├── ResultTimeout       result_timeout    not finished in the time given
         ├── ResultGone          result_gone       finished, but its result is no longer kept
@@ -78,6 +82,12 @@ class NotPrivate(ConfigError):
     """The testing kit was to look into or empty queues that are not a test's own; nothing was touched."""
 
     code = "not_private"
+
+
+class WhereError(ConfigError):
+    """An expression over arguments is none of the documented ones; nothing was read."""
+
+    code = "bad_where"
 
 
 class TaskError(StreamworkError):
@@ -150,6 +160,12 @@ class DecodeError(WireError):
     """Bytes that are not a task message, or not of a version known here."""
 
     code = "undecodable"
+
+
+class HistoryFileError(WireError):
+    """A file is no history file, is one of another version, or is cut short or garbled; the text says which."""
+
+    code = "bad_history_file"
 
 
 class StoreError(StreamworkError):
@@ -273,6 +289,28 @@ class WorkerCut(BrokerError):
     """A body has cancelled the loops of its own worker, which cannot go on; what had started is blamed for it."""
 
     code = "worker_cut"
+
+
+class QueueNotFound(BrokerError):
+    """Nothing was ever sent to or read from a queue of this name."""
+
+    code = "queue_not_found"
+
+
+class HistoryTrimmed(BrokerError):
+    """The history of a task message is past its retention; the text says when it went, and by which setting.
+
+    Attributes:
+        task_id: The message.
+        trimmed_at_ms: When that part of the history went, ms since 1970.
+    """
+
+    code = "history_trimmed"
+
+    def __init__(self, message: str, task_id: str, trimmed_at_ms: int) -> None:
+        super().__init__(message)
+        self.task_id = task_id
+        self.trimmed_at_ms = trimmed_at_ms
 
 
 class ResultError(StreamworkError):

@@ -238,7 +238,7 @@ class _InlineRun:
         if isinstance(verdict, Skipped):
             return self._record(State.SKIPPED, b"\xc0")
         if isinstance(verdict, Dead):
-            return self._dead(*verdict)
+            return self._dead(*verdict[:4])
         if self.context.attempt >= MOST_RUNS:
             return self._dead("failed", verdict.type_name, f"not ended after {MOST_RUNS} runs: {verdict.message}", "")
         assert isinstance(verdict, Again)

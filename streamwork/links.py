@@ -83,6 +83,10 @@ class Links:
         """Return a driver of its own, for whoever blocks."""
         return SyncDriver(self.endpoint, ALL_SCRIPTS, self.config.client.deadline_s)
 
+    def another_async_driver(self, deadline_s: float) -> AsyncDriver:
+        """Return a driver of its own for the running loop, for whoever blocks; its user closes it."""
+        return AsyncDriver(self.endpoint, ALL_SCRIPTS, max(deadline_s, self.config.client.deadline_s))
+
     @property
     def driver(self) -> SyncDriver:
         """This process's driver for threads."""

@@ -9,6 +9,13 @@ import msgspec
 # What may be part of a key; `store.keys.checked_name` says so in words.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,99}")
 
+# What is said of every queue and of single ones: the pattern of its numbers, and how to word it.
+BY_QUEUE = {
+    "client.max_backlog": (r"[0-9]{1,15}", "a whole number, 0 = no limit,"),
+    "keep.history_s": (r"[0-9]{1,12}(\.[0-9]{1,9})?", "seconds, 0 = for ever,"),
+    "keep.history_most": (r"[0-9]{1,15}", "a whole number, 0 = no bound,"),
+}
+
 
 class ClientConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How this process talks to Redis.
@@ -113,11 +120,32 @@ class KeepConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         result_s: Results; 0 = none are written.
-        history_s: Settled entries and the journal; 0 = for ever.
+        history_s: Settled entries and the journal, by age: a number of seconds for every queue, and ``name=number`` for
+            one of its own; 0 = for ever. A week where nothing is said.
+        history_most: The same by count, written so: records of a queue's journal at most, and the entries that those
+            speak of; 0 = no bound, as where nothing is said. What is unsettled, or newer than that, stays in any case.
     """
 
     result_s: float = 86_400.0
-    history_s: float = 7 * 86_400.0
+    history_s: tuple[str, ...] = ("604800",)
+    history_most: tuple[str, ...] = ()
+
+    def age_ms(self, queue: str) -> int:
+        """How long the history of a queue is kept, ms; 0 = for ever."""
+        return round(float(of_queue(self.history_s, queue) or WEEK_S) * 1000)
+
+    def most(self, queue: str) -> int:
+        """How many records of a queue are kept; 0 = no bound."""
+        return int(of_queue(self.history_most, queue) or 0)
+
+
+WEEK_S = "604800"
+
+
+def of_queue(texts: tuple[str, ...], queue: str) -> str | None:
+    """Return what ``number`` and ``name=number`` say of a queue; None where nothing is said."""
+    said = {name or "*": number for name, _, number in (text.rpartition("=") for text in texts)}
+    return said.get(queue, said.get("*"))
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

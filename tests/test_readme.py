@@ -90,7 +90,7 @@ def test_every_example_runs(folder):
         cwd=folder, env=environ, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
-    assert "6 passed" in done.stdout
+    assert "7 passed" in done.stdout
 
 
 OTHERS = """
@@ -109,6 +109,14 @@ def test_sending(streamwork_redirect):
 def test_asending():
     with tasks.app.inline():
         assert asyncio.run(sending.asend()) == "receipt 7 sent to a@b.c"
+
+def test_looking(streamwork_redirect):
+    import looking
+    from streamwork.testing import run_until_idle
+    streamwork_redirect(tasks.app)
+    tasks.app.enqueue_many(tasks.send_receipt.call(n, to) for n, to in ((7, "a@b.c"), (8, "x@y.z"), (9, "a@b.c")))
+    run_until_idle(tasks.app)
+    assert looking.receipts_to("a@b.c") == [7, 9]
 
 def test_the_lifespan(streamwork_redirect):
     from streamwork.testing import run_until_idle
@@ -141,7 +149,9 @@ def test_every_command_and_option_that_is_named_exists():
     text = README.read_text()
     tasks = cli.get_command(click.Context(cli), "tasks")
     schedules = cli.get_command(click.Context(cli), "schedules")
-    commands = cli.get_command(click.Context(cli), "worker"), *tasks.commands.values(), *schedules.commands.values()
+    history = cli.get_command(click.Context(cli), "history")
+    groups = [each for group in (tasks, schedules, history) for each in group.commands.values()]
+    commands = cli.get_command(click.Context(cli), "worker"), *groups
     known = {option for command in commands for parameter in command.params for option in parameter.opts}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--help"}
     assert named

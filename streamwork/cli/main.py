@@ -34,6 +34,7 @@ _COMMANDS = {
     "queues": ("streamwork.cli.status", "queues", "How many task messages wait, run, are scheduled or dead."),
     "workers": ("streamwork.cli.status", "workers", "Which worker processes there are and what they hold."),
     "tasks": ("streamwork.cli.tasks", "tasks", "Look at one task message by its id, or cancel it."),
+    "history": ("streamwork.cli.history", "history", "What came of each attempt: by time, task, state, arguments."),
     "pause": ("streamwork.cli.pausing", "pause", "Let nothing of a queue or task begin."),
     "resume": ("streamwork.cli.pausing", "resume", "Let it go on."),
     "schedules": ("streamwork.cli.schedules", "schedules", "What is sent when; change it while everything runs."),

@@ -7,24 +7,27 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from streamwork.errors import Reject, RetryLater, Skip
+from streamwork.model.digest import digest_of
 from streamwork.model.policy import Retry, in_force, policy_for
 
 
 class Again(NamedTuple):
-    """Run again `delay_ms` from now, as the next attempt."""
+    """Run again `delay_ms` from now, as the next attempt; `digest` as `digest_of` has it, empty = by the class only."""
 
     delay_ms: int
     type_name: str
     message: str
+    digest: str = ""
 
 
 class Dead(NamedTuple):
-    """Will not run again by itself; `reason` is one of those of a dead letter."""
+    """Will not run again by itself; `reason` is one of those of a dead letter, `digest` as in `Again`."""
 
     reason: str
     type_name: str
     message: str
     traceback: str
+    digest: str = ""
 
 
 class Skipped(NamedTuple):
@@ -54,7 +57,10 @@ def decide(
         carried: The message's own policy, as `in_force` takes it.
     """
     try:
-        return judge(error, attempt, in_force(declared, carried))
+        verdict = judge(error, attempt, in_force(declared, carried))
+        if isinstance(verdict, Skipped):
+            return verdict
+        return verdict._replace(digest=digest_of(verdict.type_name, error.__traceback__))
     except BaseException as wrong:  # noqa: BLE001 - a verdict there must be
         text = f"{text_of(error)} (and its retry policy: {text_of(wrong)})"
         return Dead("failed", type_name(error), text, traceback_text(error))

@@ -11,6 +11,7 @@ from streamwork.store.keys import QueueKeys
 HEAL = Script("heal")
 RESTORE = Script("restore")
 MAINTAIN = Script("maintain")
+TRIM = Script("trim")
 
 
 def heal(keys: QueueKeys, lane: str, now_ms: int) -> Command[str]:
@@ -81,16 +82,30 @@ BOUNDS = Bounds()
 
 
 def maintain(
-    keys: QueueKeys, lane: str, oldest_kept: str, most: int, now_ms: int, bounds: Bounds = BOUNDS
+    keys: QueueKeys, lane: str, oldest_kept: str, most: int, now_ms: int, bounds: Bounds = BOUNDS, why: str = ""
 ) -> Command[Maintained]:
     """Keep a lane's place in the list, low mark, counters and history.
 
     The journal is needed from the time of the first entry above the mark on: a lost group is restored with it.
+    `why` is what readers are told of what goes.
     """
     return call_script(
         MAINTAIN,
         (keys.lane(lane), keys.low, keys.added, keys.settled, keys.lanes, keys.control, keys.restoring, keys.kept,
-         keys.nearly_full),
-        (lane, oldest_kept, most, now_ms, *bounds),
+         keys.nearly_full, keys.trimmed),
+        (lane, oldest_kept, most, now_ms, *bounds, why),
         lambda reply: Maintained(*reply),
     )  # fmt: skip
+
+
+def trim(keys: QueueKeys, oldest_kept: str, most: int, now_ms: int, why: str) -> Command[int]:
+    """Trim the journal below an id; answers how many records went.
+
+    Args:
+        keys: The queue.
+        oldest_kept: The first id to keep.
+        most: About so many at most, whole nodes of the stream; 0 = exactly all below it.
+        now_ms: Now.
+        why: What readers are told of what goes.
+    """
+    return call_script(TRIM, (keys.journal, keys.trimmed), (oldest_kept, most, now_ms, why), int)

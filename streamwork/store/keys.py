@@ -69,6 +69,8 @@ KEYS = (
     KeySpec(":schedules", "hash", "name → schedule", "queue", "remove"),
     KeySpec(":schedules:marks", "hash", "name → last decided occurrence ms, paused (rule 27)", "queue", "remove"),
     KeySpec(":journal", "stream", "what came of each message: field `j`", "queue", "trimmed by age"),
+    KeySpec(":imported", "stream", "history from files: `j` as in the journal, `d` body", "expires", "PX, as told"),
+    KeySpec(":trimmed", "hash", "`journal`, lane → first id kept, when the rest went, why", "queue", ""),
     KeySpec(":counts", "hash", "state → how many ended so, ever", "queue", ""),
     KeySpec(":sender:*", "string", "last chunk number and its reply (rule 1)", "expires", "PX 10 min"),
     KeySpec(":settle:*", "string", "a consumer's last chunk of ends and its answer (rule 23)", "expires", "PX 10 min"),
@@ -125,6 +127,7 @@ class QueueKeys:
         "flow",
         "flow_state",
         "grace",
+        "imported",
         "journal",
         "kept",
         "lanes",
@@ -149,6 +152,7 @@ class QueueKeys:
         "starts",
         "suspects",
         "tag",
+        "trimmed",
         "unique",
         "wake",
     )
@@ -170,8 +174,7 @@ class QueueKeys:
         self.suspects = tag + ":suspects"
         self.kept = tag + ":kept"
         self.cancelled = tag + ":cancelled"
-        self.dead = tag + ":dead"
-        self.dead_body = tag + ":dead:body"
+        self.dead, self.dead_body = tag + ":dead", tag + ":dead:body"
         self.flow = tag + ":flow"
         self.permits = tag + ":permits"
         self.parked = tag + ":parked"
@@ -185,6 +188,8 @@ class QueueKeys:
         self.schedules = tag + ":schedules"
         self.schedule_marks = tag + ":schedules:marks"
         self.journal = tag + ":journal"
+        self.imported = tag + ":imported"
+        self.trimmed = tag + ":trimmed"
         self.counts = tag + ":counts"
         self.consumers = tag + ":consumers"
         self.pulse = tag + ":pulse"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from streamwork.store.archiving import IMPORT
 from streamwork.store.commands import Arg, Command, Script, call_script, plain
-from streamwork.store.healing import HEAL, MAINTAIN, RESTORE
+from streamwork.store.healing import HEAL, MAINTAIN, RESTORE, TRIM
 from streamwork.store.keys import GROUP, QueueKeys
 from streamwork.store.limiting import BEGIN, SUBMIT, SWEEP
 from streamwork.store.looking import LOOK
@@ -17,9 +18,7 @@ from streamwork.store.scheduling import SCHEDULE
 ENQUEUE = Script("enqueue")
 SETTLE = Script("settle")
 PROMOTE = Script("promote")
-REGISTER = Script("register")
-REVIVE = Script("revive")
-PULSE = Script("pulse")
+REGISTER, REVIVE, PULSE = Script("register"), Script("revive"), Script("pulse")
 TAKE = Script("take")
 RELEASE = Script("release")
 ADOPT = Script("adopt")
@@ -29,7 +28,7 @@ WATCH = Script("watch")
 
 ALL_SCRIPTS = (
     ENQUEUE, SETTLE, PROMOTE, REGISTER, REVIVE, PULSE, TAKE, RELEASE, ADOPT, HEAL, RESTORE, DROP_CONSUMER, MAINTAIN,
-    CANCEL, WATCH, LOOK, SCHEDULE, SUBMIT, BEGIN, SWEEP, PAUSE, UNHOLD, FIRE, PLAN,
+    CANCEL, WATCH, TRIM, LOOK, SCHEDULE, SUBMIT, BEGIN, SWEEP, PAUSE, UNHOLD, FIRE, PLAN, IMPORT,
 )  # fmt: skip
 
 # How the mark of a run that is to be ended goes on behind who asked.
@@ -254,7 +253,7 @@ def drop_consumer(keys: QueueKeys, lane: str, consumer: str) -> Command[bool]:
 
 def cancel(
     keys: QueueKeys, task_id: str, by: str, record: bytes, keep_ms: int, client: str, *, lane: str = "",
-    entry: str = "", terminate: bool = False,
+    entry: str = "", terminate: bool = False, journal: bytes = b"",
 ) -> Command[str]:  # fmt: skip
     """Cancel or mark a task message; answers ``cancelled``, ``requested`` or ``ended``.
 
@@ -269,12 +268,13 @@ def cancel(
         entry: Its entry there; with it, a message that has ended without a result is known to have ended, and no mark
             is left behind. Empty = not known.
         terminate: A run that goes on is to be ended.
+        journal: Journal record for one that is cancelled at once; empty = none.
     """
     return call_script(
         CANCEL,
         (keys.due, keys.due_body, keys.cancelled, keys.control, keys.result(task_id), keys.counts, keys.reply(client),
-         keys.dead, keys.moved, keys.lane(lane), keys.restoring, keys.kept, keys.added, *keys.flow_keys),
-        (task_id, by, record, keep_ms, entry if lane else "", lane, TERMINATE.decode() if terminate else ""),
+         keys.dead, keys.moved, keys.lane(lane), keys.restoring, keys.kept, keys.added, *keys.flow_keys, keys.journal),
+        (task_id, by, record, keep_ms, entry if lane else "", lane, TERMINATE.decode() if terminate else "", journal),
         bytes.decode,
     )  # fmt: skip
 

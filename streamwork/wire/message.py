@@ -214,10 +214,12 @@ class JournalRecord(msgspec.Struct, frozen=True, array_like=True):
         entry: Entry id.
         attempt: Which run.
         consumer: Who ran it.
-        started_at_ms: When the body began; 0 = it never did.
-        ended_at_ms: When it ended.
+        started_at_ms, ended_at_ms: When the body began, 0 = it never did; when it ended.
         detail: Error text or reason, empty for success.
         crashes: Processes that had died while they ran it.
+        result_bytes: Size of what it returned, packed; 0 = nothing, or the record is of an older version.
+        error_type, digest: Class of the failure, and what those that came the same way share (`model.digest`).
+        parent, trace_id: Id of the message that sent it, and of its trace, where its headers say so.
     """
 
     version: int
@@ -232,6 +234,11 @@ class JournalRecord(msgspec.Struct, frozen=True, array_like=True):
     ended_at_ms: int
     detail: str = ""
     crashes: int = 0
+    result_bytes: int = 0
+    error_type: str = ""
+    digest: str = ""
+    parent: str = ""
+    trace_id: str = ""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, array_like=True):

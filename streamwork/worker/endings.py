@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from streamwork.model.digest import digest_of
 from streamwork.model.judge import Again
 from streamwork.model.pausing import held_score
 from streamwork.model.state import State
@@ -20,6 +21,7 @@ from streamwork.wire.message import (
     encode_record,
     encode_result,
 )
+from streamwork.wire.origin import origin_of
 from streamwork.worker.delivery import Run
 
 logger = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ class Endings:
         assert message is not None
         keys = run.lane.queue.keys
         record = encode_result(run.token, state, payload)
-        journal = self._journal(run, message.id, message.task, state, detail)
+        journal = self._journal(run, message.id, message.task, state, detail, len(payload) if op == "S" else 0)
         self._settle(
             run,
             SettleItem(
@@ -80,7 +82,9 @@ class Endings:
             "task will run again",
             extra={**facts(run), "error": f"{verdict.type_name}: {verdict.message[:300]}", "in_ms": verdict.delay_ms},
         )
-        self.reschedule(run, past, verdict.delay_ms, "retried", f"{verdict.type_name}: {verdict.message}"[:500])
+        detail = f"{verdict.type_name}: {verdict.message}"[:500]
+        error = (verdict.type_name, verdict.digest)
+        self.reschedule(run, past, verdict.delay_ms, "retried", detail, error=error)
 
     def unknown(self, run: Run) -> None:
         """Leave a task that this worker does not declare for one that does."""
@@ -108,14 +112,18 @@ class Endings:
         self.reschedule(run, run.attempt, 0, "deferred", f"task {message.task} is paused", at_ms=at_ms)
 
     def reschedule(
-        self, run: Run, past: Attempt, delay_ms: int, state: str, detail: str, *, at_ms: int | None = None
-    ) -> None:
-        """Put it into due with this past; promoted `delay_ms` from now, or at the score `at_ms`."""
+        self, run: Run, past: Attempt, delay_ms: int, state: str, detail: str, *, at_ms: int | None = None,
+        error: tuple[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """Put it into due with this past; promoted `delay_ms` from now, or at the score `at_ms`.
+
+        `error` is its class and digest.
+        """
         message = run.message
         assert message is not None
         body = run.fields[run.fields.index(b"d") + 1]
         due = b"%b\n%b\n%b" % (run.lane.name_bytes, encode_attempt(past).encode(), body)
-        journal = self._journal(run, message.id, message.task, state, detail)
+        journal = self._journal(run, message.id, message.task, state, detail, error=error)
         self._settle(
             run,
             SettleItem(
@@ -131,8 +139,8 @@ class Endings:
             ),
         )
 
-    def dead(self, run: Run, reason: str, failure: Failure) -> None:
-        """Put it to the dead letters; garbage without an id too."""
+    def dead(self, run: Run, reason: str, failure: Failure, digest: str = "") -> None:
+        """Put it to the dead letters; garbage without an id too. Without a digest only the failure's class counts."""
         message = run.message
         task_id = message.id if message is not None else f"entry-{run.lane.name}-{run.entry.decode()}"
         name = message.task if message is not None else ""
@@ -148,9 +156,8 @@ class Endings:
             },
         )
         record = encode_result(run.token, State.DEAD, encode_record(failure))
-        journal = self._journal(
-            run, task_id, name, State.DEAD, f"{reason}: {failure.type_name}: {failure.message}"[:500]
-        )
+        detail = f"{reason}: {failure.type_name}: {failure.message}"[:500]
+        journal = self._journal(run, task_id, name, State.DEAD, detail, error=(failure.type_name, digest))
         keys = run.lane.queue.keys
         rest: tuple[Arg, ...] = (record, max(self._keep_ms(run), 60_000), self.now_ms(), letter)
         reply = keys.reply(message.reply_to) if message is not None and message.reply_to is not None else None
@@ -175,7 +182,10 @@ class Endings:
             DeadLetter(WIRE_VERSION, task_id, name, run.lane.name, reason, failure, past, self.now_ms(), body)
         )
 
-    def _journal(self, run: Run, task_id: str, name: str, state: str, detail: str) -> bytes:
+    def _journal(
+        self, run: Run, task_id: str, name: str, state: str, detail: str, result_bytes: int = 0,
+        error: tuple[str, str] | None = None,
+    ) -> bytes:  # fmt: skip
         record: tuple[Any, ...] = (
             WIRE_VERSION,
             task_id,
@@ -188,8 +198,15 @@ class Endings:
             run.started_at_ms,
             self.now_ms(),
             detail,
+            run.attempt.crashes,
+            result_bytes,
         )
-        return encode_record((*record, run.attempt.crashes) if run.attempt.crashes else record)
+        options = run.message.options if run.message is not None else None
+        # What most have not is not written: a record of nothing but a success stays the shortest.
+        if error is not None or (options is not None and options.headers is not None):
+            kind, digest = error or ("", "")
+            record = (*record, kind, digest or (digest_of(kind) if kind else ""), *origin_of(options))
+        return encode_record(record)
 
 
 def facts(run: Run) -> dict[str, Any]:

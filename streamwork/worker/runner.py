@@ -224,7 +224,7 @@ class Runner:
             self.cancelled(run)
             return
         logger.error("task crashed its process", extra={**facts(run), "evidence": evidence, "crashes": past.crashes})
-        self.endings.reschedule(run, past, 0, "crashed", evidence)
+        self.endings.reschedule(run, past, 0, "crashed", evidence, error=("Crashed", ""))
 
     def raised(self, run: Run, error: BaseException) -> None:
         """Judge and settle a body that raised."""
@@ -248,7 +248,8 @@ class Runner:
                 self.endings.end(run, "K", State.SKIPPED, b"\xc0", verdict.reason)
             else:
                 assert isinstance(verdict, Dead)
-                self.endings.dead(run, verdict.reason, Failure(verdict.type_name, verdict.message, verdict.traceback))
+                failure = Failure(verdict.type_name, verdict.message, verdict.traceback)
+                self.endings.dead(run, verdict.reason, failure, verdict.digest)
         except Exception as error:
             logger.exception("an end could not be written down", extra=facts(run))
             self.endings.dead(run, "failed", Failure(type_name(error), text_of(error), traceback_text(error)))

@@ -3,20 +3,52 @@
 from __future__ import annotations
 
 import logging
+from typing import NamedTuple
 
 from streamwork.broker.info import info, is_nearly_full
+from streamwork.broker.inspect import order
 from streamwork.clock import SYSTEM_CLOCK
 from streamwork.config import Config
-from streamwork.errors import StoreRejected
+from streamwork.errors import DecodeError, StoreRejected
 from streamwork.model.lane import lane_tags, readable_lanes
 from streamwork.service import Service
 from streamwork.store import healing, scripts
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
+from streamwork.wire.message import decode_journal
 from streamwork.worker.healing import JOURNAL_MARGIN_MS
 from streamwork.worker.member import QueueFacts
 
 logger = logging.getLogger(__name__)
+
+_LAST_SEQ = 2**64 - 1
+
+
+class Keep(NamedTuple):
+    """How long the history of a queue is kept: ms and number of records, 0 = no bound; and what readers are told."""
+
+    age_ms: int
+    most: int
+    by_age_words: str
+    by_count: str
+
+    @classmethod
+    def of(cls, config: Config, queue: str) -> Keep:
+        """Return what the settings say of a queue."""
+        age_ms, most = config.keep.age_ms(queue), config.keep.most(queue)
+        return cls(age_ms, most, f"keep.history_s = {age_ms / 1000:g}", f"keep.history_most = {most}")
+
+    def by_age(self, now_ms: int, *, is_hasty: bool) -> tuple[int, str]:
+        """Return up to which instant all is too old, 0 = nothing is, and why."""
+        if is_hasty:
+            return now_ms, "Redis was nearly full"
+        return (now_ms - self.age_ms if self.age_ms else 0), self.by_age_words
+
+
+def after(entry: bytes) -> bytes:
+    """Return the id behind one."""
+    ms, seq = order(entry)
+    return b"%d-%d" % ((ms, seq + 1) if seq < _LAST_SEQ else (ms + 1, 0))
 
 
 class Promoter(Service):
@@ -54,43 +86,77 @@ class Promoter(Service):
 
 
 class Maintainer(Service):
-    """Keep each lane's low mark, counters and history, and the journal's age (rules 8, 30-33); only on duty."""
+    """Keep each lane's low mark, counters and history, and the journal's length (rules 8, 30-33); only on duty."""
 
     name = "maintainer"
     interval_s = 20.0
-    # While there is something to trim and Redis is nearly full.
-    HASTY_S = 1.0
+    # While there is something to trim and Redis is nearly full; and while one step has taken all that it may.
+    HASTY_S, MORE_S = 1.0, 0.2
     TRIMMED_AT_ONCE = 10_000
+    # Records of the journal that are read, to know which entries they speak of, before they go by count.
+    COUNTED_AT_ONCE, PAGE = 20_000, 2_000
 
     def __init__(self, driver: AsyncDriver, config: Config, queue: QueueFacts) -> None:
         super().__init__()
         self._driver = driver
-        self._history_ms = int(config.keep.history_s * 1000)
         self._queue = queue
+        self._keep = Keep.of(config, queue.keys.queue)
         self._is_hasty = False
+        # By lane, the first entry that the journal may still speak of.
+        self._counted: dict[str, bytes] = {}
 
     async def tick(self) -> float | None:
         """Keep every lane once."""
         if not self._queue.on_duty:
             return 1.0  # who is on duty is decided within a second of the start
-        keys, now_ms = self._queue.keys, SYSTEM_CLOCK.now_ms()
+        keys, now_ms, step = self._queue.keys, SYSTEM_CLOCK.now_ms(), self.TRIMMED_AT_ONCE
         self._say(is_hasty=await self._is_nearly_full())
-        oldest_ms = now_ms if self._is_hasty else now_ms - self._history_ms if self._history_ms else 0
+        oldest_ms, why = self._keep.by_age(now_ms, is_hasty=self._is_hasty)
         bounds = healing.Bounds(nearly_full_ms=int(3000 * self.interval_s) if self._is_hasty else 0)
-        journal_ms, trimmed = oldest_ms, 0
+        open_ms, trimmed = now_ms, list[int]()
         for lane in await self._lanes():
-            kept = await self._driver.run(
-                healing.maintain(keys, lane, str(oldest_ms), self.TRIMMED_AT_ONCE, now_ms, bounds)
-            )
-            trimmed += kept.trimmed
+            oldest, because = self._oldest(lane, oldest_ms, why)
+            kept = await self._driver.run(healing.maintain(keys, lane, oldest, step, now_ms, bounds, because))
+            trimmed.append(kept.trimmed)
             if kept.first_open:
                 # A lost group is restored with the journal from there on.
-                journal_ms = min(journal_ms, int(kept.first_open.partition(b"-")[0]) - JOURNAL_MARGIN_MS)
-        if journal_ms > 0:
-            trimmed += await self._driver.run(
-                plain("XTRIM", keys.journal, "MINID", "~", str(journal_ms), "LIMIT", self.TRIMMED_AT_ONCE)
-            )
-        return self.HASTY_S if self._is_hasty and trimmed else None
+                open_ms = min(open_ms, int(kept.first_open.partition(b"-")[0]) - JOURNAL_MARGIN_MS)
+        if min(oldest_ms, open_ms) > 0:
+            oldest = str(min(oldest_ms, open_ms))
+            trimmed.append(await self._driver.run(healing.trim(keys, oldest, step, now_ms, why)))
+        counted = await self._trim_by_count(open_ms, now_ms) if self._keep.most else 0
+        # Redis trims whole nodes, of which a hundred entries are the most: a step ends a little below what it may.
+        if max(trimmed, default=0) >= step - 100 or counted >= self.COUNTED_AT_ONCE:
+            return self.MORE_S
+        return self.HASTY_S if self._is_hasty and any(trimmed) else None
+
+    def _oldest(self, lane: str, oldest_ms: int, why: str) -> tuple[str, str]:
+        """Return from which entry on a lane is kept, by age or by count, and which of the two it is."""
+        counted = self._counted.get(lane)
+        if counted is None or order(counted) <= (oldest_ms, 0):
+            return str(oldest_ms), why
+        return counted.decode(), self._keep.by_count
+
+    async def _trim_by_count(self, open_ms: int, now_ms: int) -> int:
+        """Let the oldest records of the journal go that are too many, and note up to where entries may go with them."""
+        keys, gone = self._queue.keys, 0
+        excess = await self._driver.run(plain("XLEN", keys.journal)) - self._keep.most
+        while gone < min(excess, self.COUNTED_AT_ONCE):
+            count = min(self.PAGE, excess - gone)
+            rows = await self._driver.run(plain("XRANGE", keys.journal, "-", f"({max(1, open_ms)}-0", "COUNT", count))
+            if not rows:
+                break  # what is left is needed where a group is lost
+            for _, fields in rows:
+                try:
+                    record = decode_journal(fields[1])
+                    behind = after(record.entry)
+                except (DecodeError, ValueError):
+                    continue
+                if order(behind) > order(self._counted.get(record.lane, b"0")):
+                    self._counted[record.lane] = behind
+            await self._driver.run(healing.trim(keys, after(rows[-1][0]).decode(), 0, now_ms, self._keep.by_count))
+            gone += len(rows)
+        return gone
 
     async def _is_nearly_full(self) -> bool:
         try:

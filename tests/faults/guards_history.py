@@ -39,7 +39,11 @@ HISTORY: dict[str, Guard] = {
     "early trim": Guard(
         32,
         "history goes whatever the retention says while Redis is nearly full",
-        (Change(WORKER + "upkeep.py", "oldest_ms = now_ms if self._is_hasty else", "oldest_ms ="),),
+        (
+            Change(
+                WORKER + "upkeep.py", "if is_hasty:\n            return now_ms", "if False:\n            return now_ms"
+            ),
+        ),
     ),
     "trim when full": Guard(
         32,

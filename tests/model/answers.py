@@ -63,13 +63,14 @@ _READERS = {
     "drop_consumer": (_number("owns", "dropped"), "owns", "dropped"),
     "heal": (_healed, "there", "from the start", "from the mark", "gone"),
     "restore": (_restored, "changed", "given back", "all settled"),
+    "trim": (_number("nothing", "trimmed"), "nothing", "trimmed"),
     "maintain": (_maintained, "trimmed", "kept", "no group"),
     "cancel": (_word, "cancelled", "requested", "ended"),
 }
 # Left out: ENQUEUE-GAP, which takes a server that was rolled back, and refusals of keys that are not ours.
 # What the model's parties never call: a look of people, and the reply streams of those who wait.
 # Limits, schedules and pauses are not in the model; tests/redis has walks over limits.
-NOT_CALLED = {"look", "watch", "submit", "begin", "sweep", "fire", "plan", "pause", "unhold"}
+NOT_CALLED = {"look", "watch", "submit", "begin", "sweep", "fire", "plan", "pause", "unhold", "import"}
 EXPECTED = {(name, kind) for name, (_, *kinds) in _READERS.items() for kind in kinds}
 
 

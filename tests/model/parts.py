@@ -15,7 +15,7 @@ NAMESPACE, QUEUE = KEYS.namespace, KEYS.queue
 CONFIG = Config(
     worker=WorkerConfig(slots=2, queues=(QUEUE,)),
     client=ClientConfig(deadline_s=2.0, send_timeout_s=3.0, resend_s=4.0),
-    keep=KeepConfig(history_s=2.0),
+    keep=KeepConfig(history_s=("2",)),
 )
 AUDIT_MS = 5_000
 DRAIN_S = 1.0

@@ -14,7 +14,7 @@ from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.sync_driver import SyncDriver
 from streamwork.wire.message import encode_result
 from tests.helpers import body_of, seed, state_of
-from tests.redis.kit import LANE, deliver, dump, end, hand_over, put, read, settle, signals
+from tests.redis.kit import LANE, deliver, dump, end, hand_over, journal, put, read, settle, signals
 
 RECORD = encode_result("cancel", "cancelled", b"\xc0")
 
@@ -193,3 +193,23 @@ def test_a_zombies_cancel_does_not_free_the_others_mark(driver, keys):
     assert not settle(driver, keys, old, "R")
     assert state_of(driver, keys).cancelled == {old.task_id: "me"}
     assert settle(driver, keys, new, "C")
+
+
+def test_only_what_is_cancelled_at_once_is_in_the_journal(driver, keys):
+    message = body_of("tests.echo")
+    seed(driver, keys, message, due_at_ms=4_000_000_000_000)
+    (delivery,) = deliver(driver, keys, "w1")
+    record = journal(delivery._replace(task_id=message[0]), "C")
+    for task_id, answer in ((message[0], "cancelled"), (message[0], "cancelled"), (delivery.task_id, "requested")):
+        command = scripts.cancel(keys, task_id, "me", RECORD, 60_000, "me", journal=record)
+        assert driver.run(command) == answer
+    assert [(one.id, one.state) for one in state_of(driver, keys).journal] == [(message[0], "cancelled")]
+    assert settle(driver, keys, delivery)
+
+
+def test_a_stranger_under_the_journal_does_not_keep_a_cancel_from_its_end(driver, keys):
+    message = body_of("tests.echo")
+    seed(driver, keys, message, due_at_ms=4_000_000_000_000)
+    driver.run(plain("SET", keys.journal, "x"))
+    assert driver.run(scripts.cancel(keys, message[0], "me", RECORD, 60_000, "me", journal=b"j")) == "cancelled"
+    driver.run(plain("DEL", keys.journal))

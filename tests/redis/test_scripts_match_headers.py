@@ -12,6 +12,7 @@ from streamwork.model.flow import NO_FLOW
 from streamwork.model.limits import Limit, Rate, Unique
 from streamwork.model.pausing import held_score
 from streamwork.store import healing, scripts
+from streamwork.store.archiving import take_records
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
 from streamwork.store.keys import queues, spec_of
@@ -72,6 +73,8 @@ def examples(keys):
         "heal": (healing.heal(keys, LANE, 1), 0, 0),
         "restore": (healing.restore(keys, LANE, b"0 1-1 7", b"1-1", 5, [b"0-1", b"0-2"]), 0, 2),
         "drop_consumer": (scripts.drop_consumer(keys, LANE, "w1"), 0, 0),
+        "trim": (healing.trim(keys, "5", 1, 1, "why"), 0, 0),
+        "import": (take_records(keys, 1, [("1-1", b"j", b""), ("1-2", b"j", b"d")]), 0, 2 * 3),
         "maintain": (healing.maintain(keys, LANE, "0", 1, 1), 0, 0),
         "cancel": (scripts.cancel(keys, "id", "me", b"", 1, "r", lane=LANE, entry="1-1"), 0, 0),
         "watch": (scripts.watch(keys, "r", 1), 0, 0),
@@ -220,6 +223,8 @@ def walk_a_life(driver, keys):
         assert driver.run(scripts.settle(keys, "w1", [end(keys, again, "Cm")])) == []
         driver.run(healing.maintain(keys, LANE, "1", 100, 1))
         driver.run(healing.maintain(keys, HIGH, "99999999999999", 100, 1))
+        driver.run(healing.trim(keys, "99999999999999", 0, 1, "why"))
+        driver.run(take_records(keys, 60_000, [("1-1", b"j", b"d")]))
 
 
 def walk_limits(driver, keys):

@@ -91,7 +91,7 @@ def test_every_setting_has_a_variable_of_its_own_and_can_be_read_by_name():
         ({"client.max_lanes": 0}, {}, ["client.max_lanes = 0"]),
         ({"client.deadline_s": 0}, {}, ["client.deadline_s = 0"]),
         ({"worker.max_tasks": -1}, {}, ["worker.max_tasks = -1"]),
-        ({"keep.history_s": -1}, {}, ["keep.history_s = -1"]),
+        ({"keep.history_s": -1}, {}, ["keep.history_s '-1'", "for all queues"]),
         ({"log_level": "warn"}, {}, ["log_level = 'warn'", "did you mean warning?"]),
         ({"worker": 3}, {}, ["unknown setting 'worker'"]),
         (
@@ -197,3 +197,23 @@ def test_limits_of_backlogs_come_from_the_file_and_the_environment(tmp_path):
 def test_a_limit_that_is_no_whole_number_is_refused_by_name(given, tmp_path):
     with pytest.raises(ConfigError, match="max_backlog"):
         load({"client.max_backlog": given}, tmp_path, {})
+
+
+@pytest.mark.parametrize("given", [3600, 3600.0, "3600,mail=0.5", {"*": 3600, "mail": 0.5}, ["3600", "mail=0.5"]])
+def test_how_long_history_is_kept_is_said_by_queue(given, tmp_path):
+    keep = load({"keep.history_s": given, "keep.history_most": "mail=5"}, tmp_path, {}).config.keep
+    assert keep.age_ms("other") == 3_600_000
+    assert keep.age_ms("mail") == (3_600_000 if given == 3600 else 500)
+    assert (keep.most("mail"), keep.most("other")) == (5, 0)
+
+
+def test_where_nothing_is_said_of_a_queue_its_history_is_kept_for_a_week(tmp_path):
+    keep = load({"keep.history_s": "mail=0"}, tmp_path, {}).config.keep
+    assert (keep.age_ms("mail"), keep.age_ms("other"), Config().keep.age_ms("x")) == (0, 604_800_000, 604_800_000)
+
+
+@pytest.mark.parametrize("given", [-1, "long", "mail=", float("nan"), float("inf"), 1e20, True, {"mail": None}, "1h"])
+@pytest.mark.parametrize("setting", ["keep.history_s", "keep.history_most"])
+def test_what_is_no_bound_of_history_is_refused_by_name(setting, given, tmp_path):
+    with pytest.raises(ConfigError, match=setting):
+        load({setting: given}, tmp_path, {})

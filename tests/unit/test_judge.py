@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamwork.errors import Reject, RetryLater, Skip
+from streamwork.model.digest import digest_of
 from streamwork.model.judge import Again, Dead, Skipped, decide, judge, text_of, traceback_text, type_name
 from streamwork.model.policy import Retry
 
@@ -164,8 +165,10 @@ def test_what_goes_wrong_in_judging_is_a_verdict_that_tells_of_both(declared, ca
 
 
 def test_without_trouble_deciding_is_judging():
-    assert decide(ValueError("x"), 1, (THRICE,)) == judge(ValueError("x"), 1, (THRICE,))
-    assert decide(ValueError("x"), 1, (), (2, 1.0, 3.0, 600.0, False)) == Again(1_000, "ValueError", "x")
+    digest = digest_of("ValueError")
+    assert decide(ValueError("x"), 1, (THRICE,)) == judge(ValueError("x"), 1, (THRICE,))._replace(digest=digest)
+    assert decide(ValueError("x"), 1, (), (2, 1.0, 3.0, 600.0, False)) == Again(1_000, "ValueError", "x", digest)
+    assert decide(Skip("no need"), 1, ()) == Skipped("no need")
 
 
 def test_a_class_name_without_a_stored_form_is_shown_all_the_same():

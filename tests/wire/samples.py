@@ -62,6 +62,26 @@ SAMPLES = {
         )),
         wire.decode_journal,
     ),
+    "journal of a success": (
+        wire.JournalRecord(
+            1, ID, "shop.send", "succeeded", "1:", b"1700-3", 1, "host-1-a", 1_700, 1_800, "", 0, 17
+        ),
+        lambda: wire.encode_record((
+            1, ID, "shop.send", "succeeded", "1:", b"1700-3", 1, "host-1-a", 1_700, 1_800, "", 0, 17,
+        )),
+        wire.decode_journal,
+    ),
+    "journal with all": (
+        wire.JournalRecord(
+            1, ID, "shop.send", "dead", "1:eu", b"1700-3", 3, "host-1-a", 1_700, 1_800, "failed: OSError: no", 2, 0,
+            "OSError", "c0ffeec0ffee", ID[::-1], "4bf92f3577b34da6a3ce929d0e0e4736",
+        ),
+        lambda: wire.encode_record((
+            1, ID, "shop.send", "dead", "1:eu", b"1700-3", 3, "host-1-a", 1_700, 1_800, "failed: OSError: no", 2, 0,
+            "OSError", "c0ffeec0ffee", ID[::-1], "4bf92f3577b34da6a3ce929d0e0e4736",
+        )),
+        wire.decode_journal,
+    ),
     "dead letter": (
         wire.DeadLetter(1, ID, "shop.send", "1:", "quarantined", FAILURE, "1,3,0,1,0", 1_900, b"\x97body"),
         lambda: wire.encode_record(

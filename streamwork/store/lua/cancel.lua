@@ -3,9 +3,10 @@
 -- include: finish
 -- KEYS  1 due · 2 due:body · 3 cancelled · 4 control · 5 result · 6 counts · 7 reply stream · 8 dead · 9 moved ·
 --       10 the lane it was sent to · 11 restoring · 12 kept · 13 added · 14 flow · 15 permits · 16 parked · 17 parked:body ·
---       18 ring · 19 rates · 20 starts · 21 wake · 22 flow:state · 23 unique · 24 paused
+--       18 ring · 19 rates · 20 starts · 21 wake · 22 flow:state · 23 unique · 24 paused · 25 journal
 -- ARGV  1 task id · 2 who asks · 3 result record for a cancelled one · 4 keep ms · 5 its first entry, "" = not known ·
---       6 name of that lane · 7 " terminate" where a run that goes on is to be ended, else ""
+--       6 name of that lane · 7 " terminate" where a run that goes on is to be ended, else "" ·
+--       8 journal record for a cancelled one, "" = it was in none of these places a moment ago
 -- Returns  "cancelled" (it will not run; also where it was cancelled so before, as when the answer was lost),
 --          "requested" (it is marked; the end that comes first counts) or "ended"
 -- Atomic because  only what this script removed itself may be committed as cancelled here.
@@ -54,6 +55,7 @@ if call('ZREM', KEYS[1], id) == 1 or (parked and flow.leave(k, id, parked)) then
   call('HDEL', KEYS[2], id)
   call('SET', KEYS[5], ARGV[3], 'PX', keep)
   call('HINCRBY', KEYS[6], 'cancelled', 1)
+  if ARGV[8] ~= '' then redis.pcall('XADD', KEYS[25], '*', 'j', ARGV[8]) end
   redis.pcall('XADD', KEYS[7], 'NOMKSTREAM', 'MAXLEN', '~', 10000, '*', 'i', id, 'v', ARGV[3])
   finish(k, id, nil, false, false, true)
   if k.has_flow then flow.flush(k) end

@@ -1,8 +1,9 @@
 -- Keep one lane: its place in the list, its low mark, its undelivered count, its history (rules 8, 30-33).
--- KEYS  1 lane · 2 low · 3 added · 4 settled · 5 lanes · 6 control · 7 restoring · 8 kept · 9 nearly full
+-- include: note
+-- KEYS  1 lane · 2 low · 3 added · 4 settled · 5 lanes · 6 control · 7 restoring · 8 kept · 9 nearly full · 10 trimmed
 -- ARGV  1 lane name · 2 oldest id that history keeps ("0" = keep all) · 3 most entries trimmed in one call · 4 now ms ·
 --       5 most entries and · 6 most bytes of a lane whose pending entries hold history back · 7 ms for which Redis
---       counts as nearly full (0 = it is not)
+--       counts as nearly full (0 = it is not) · 8 why history goes
 -- Returns  {trimmed, low mark, the first entry above it: what the journal says of that and later ones is still needed}
 -- Atomic because  the cut must lie below the oldest pending and the first undelivered entry at the moment of the trim.
 -- Cost  O(trimmed) and O(copied): 100 bodies or 256 KB a call.
@@ -103,5 +104,6 @@ if ARGV[2] ~= '0' then
   -- MINID keeps the id it names, so cutting at `safe` itself keeps everything at and behind it.
   local cut = less(ARGV[2], safe) and ARGV[2] or safe
   trimmed = call('XTRIM', KEYS[1], 'MINID', '~', cut, 'LIMIT', ARGV[3])
+  if trimmed > 0 then note(KEYS[10], KEYS[1], ARGV[1], cut, ARGV[4], ARGV[8]) end
 end
 return {trimmed, low, first_above(low)}

@@ -1,0 +1,1 @@
+"""History in files, so that it outlives Redis: JSON lines and Parquet."""
