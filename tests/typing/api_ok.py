@@ -9,7 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_type
 
-from streamwork import Call, Context, Handle, Reject, Retry, State, Streamwork, Task, TaskFailed
+from streamwork import (
+    Call,
+    Context,
+    Handle,
+    HistoryGap,
+    HistoryRecord,
+    Reject,
+    Retry,
+    State,
+    Streamwork,
+    Task,
+    TaskFailed,
+)
 from streamwork.task import AsyncTask, SyncTask
 from streamwork.testing import Drained, assert_enqueued, run_until_idle
 
@@ -177,3 +189,16 @@ def testing() -> None:
         assert_type(inline.sent[0].state, State)
     assert_type(run_until_idle(app, raise_failures=False), Drained)
     assert_enqueued(send_receipt, (7,), {"to": "a@b.c"}, within_s=1)
+
+
+async def history() -> None:
+    for found in app.history(
+        "mail", task=send_receipt, state=["dead", "retried"], since=dt.timedelta(hours=2), limit=5
+    ):
+        if isinstance(found, HistoryGap):
+            assert_type(found.until_ms, int)
+        else:
+            assert_type(found, HistoryRecord)
+            assert_type(found.args, list[Any] | None)
+    async for one in app.ahistory(where="order_id == 7", follow=True, tags={"gpu"}):
+        assert_type(one, HistoryRecord | HistoryGap)

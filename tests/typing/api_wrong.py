@@ -79,3 +79,10 @@ async def wrong_in_async_code() -> None:
     await resize("x")  # wrong
     await send_receipt.aenqueue("7", "x")  # wrong
     print(a, b, c)
+
+
+def wrong_history() -> None:
+    app.history(since="2h")  # wrong
+    app.history("mail", staet="dead")  # wrong
+    for one in app.history():
+        print(one.task)  # wrong
