@@ -52,7 +52,7 @@ def test_without_the_look_it_does():
 def cancelled_before_the_start(send, notes, start, without=()):
     handles = [send(faults.note, notes.path, text) for text in ("kept", "dropped")]
     assert handles[1].cancel() == "requested"
-    worker = start(args=("--burst",), without=without)
+    worker = start(args=("--burst",), without=without, ready=False)
     assert worker.wait() == 0
     assert [run.text for run in notes.runs()] == ["kept"], "cancelled before the worker started, and it ran"
     assert handles[1].state() == "cancelled"
