@@ -12,7 +12,7 @@ from benchlib.records import RecordFile
 from benchlib.throughput import Arena, Figures
 
 _DELAYED, _DELAYED_S = 2_000, 20.0
-_OCCURRENCES = 400
+_OCCURRENCES = 2000
 _WAITING = {"1,000": 1_000, "100,000": 100_000, "1,000,000": 1_000_000}
 _LOOKS = 4_000
 _SIGNALS = 200

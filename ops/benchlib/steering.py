@@ -18,6 +18,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import available_timezones
 
 from benchlib.peers.streamwork_ import app, held, noop, occurrence_id, planned
 from benchlib.recorder import LAYOUT
@@ -69,11 +70,12 @@ def _until_half_past() -> None:
 
 def _cron(options: argparse.Namespace) -> Figures:
     """Let schedules of every second run for a while."""
-    count = max(1, options.tasks // int(options.seconds))
+    count, zones = max(1, options.tasks // int(options.seconds)), sorted(available_timezones())
     _until_half_past()
     first_s = int(time.time()) + 1
     for number in range(count):
-        app.schedules.add(f"s{number}", planned.call(number), cron="* * * * * *")
+        # One zone each: a calendar is searched once for all schedules that share it.
+        app.schedules.add(f"s{number}", planned.call(number), cron="* * * * * *", tz=zones[number % len(zones)])
     time.sleep(options.seconds)
     _until_half_past()
     last_s = int(time.time())

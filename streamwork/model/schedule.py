@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, cast, get_args
 import msgspec
 
 from streamwork.errors import ConfigError, DecodeError
-from streamwork.model.calendar import Calendar, Every, occurrences
+from streamwork.model.calendar import Calendar, Every, following, occurrences
 
 Missed = Literal["skip", "last", "all"]
 Overlap = Literal["queue", "skip", "cancel-running"]
@@ -109,11 +109,11 @@ def due(schedule: Schedule, mark_ms: int, now_ms: int) -> Due:
         now_ms: The server's time.
     """
     calendar = schedule.calendar
-    first = calendar.next_after(mark_ms)
+    first = following(calendar, mark_ms)
     if first is None or first > now_ms:
         return Due([], None, first)
-    second = calendar.next_after(first)
-    if second is None or second > now_ms:  # as it is nearly always, and a calendar is slow to search
+    second = following(calendar, first)
+    if second is None or second > now_ms:  # as it is nearly always, and both are known from the look before
         is_passed_over = schedule.missed == "skip" and now_ms - first > ON_TIME_MS
         return Due([], first, second) if is_passed_over else Due([first], None, second)
     next_ms = calendar.next_after(now_ms)

@@ -11,6 +11,7 @@ from streamwork.broker.plans import Stored, occurrence, schedules_of
 from streamwork.broker.steps import aask
 from streamwork.clock import SYSTEM_CLOCK
 from streamwork.errors import DecodeError
+from streamwork.model.calendar import following
 from streamwork.model.schedule import ON_TIME_MS, Due, Schedule, decode_schedule, due
 from streamwork.service import Service
 from streamwork.store.async_driver import AsyncDriver
@@ -58,21 +59,12 @@ class Scheduler(Service):
             self._is_seeded = True
         stored, now_ms = await aask(self._driver, schedules_of(keys))
         looked_at_ms = SYSTEM_CLOCK.steady_ms()
-        wakes: list[int] = []
-        lines: list[Iterator[_Occurrence]] = []
-        for one in stored:
-            schedule = self._mine(one, now_ms)
-            if schedule is None:
-                continue
-            try:
-                decided = due(schedule, one.mark_ms, now_ms)
-            except Exception as error:  # noqa: BLE001 - such as a zone that this machine does not have
-                self._left_alone(one.name, error)
-                continue
-            lines.append(self._line(schedule, one.record, decided))
-            if decided.next_ms is not None:
-                wakes.append(decided.next_ms)
-        await self._fire(lines)
+        decided = list(self._decided(stored, now_ms))
+        await self._fire([self._line(*one) for one in decided])
+        wakes = [of.next_ms for _, _, of in decided if of.next_ms is not None]
+        for schedule, _, of in decided:
+            if of.next_ms is not None:
+                following(schedule.calendar, of.next_ms)  # what will be asked then is known by then
         if any(name not in {one.name for one in stored} for name in self._declared):
             self._is_seeded = False  # FLUSHALL, or someone removed one that stands in code
         if not self._is_seeded:
@@ -83,6 +75,17 @@ class Scheduler(Service):
         # Firing took time, too, and the next occurrence is not to be late by that.
         left_ms = min(wakes) - now_ms - (SYSTEM_CLOCK.steady_ms() - looked_at_ms)
         return min(self.interval_s, max(0.001, left_ms / 1000 + 0.001) + stand_by_s)
+
+    def _decided(self, stored: list[Stored], now_ms: int) -> Iterator[tuple[Schedule, bytes, Due]]:
+        """Yield the schedules that this process may fire, as they are stored, and what is to be decided of them."""
+        for one in stored:
+            schedule = self._mine(one, now_ms)
+            if schedule is None:
+                continue
+            try:
+                yield schedule, one.record, due(schedule, one.mark_ms, now_ms)
+            except Exception as error:  # noqa: BLE001 - such as a zone that this machine does not have
+                self._left_alone(one.name, error)
 
     def _line(self, schedule: Schedule, record: bytes, decided: Due) -> Iterator[_Occurrence]:
         """Yield what is to be decided of a schedule, oldest first; messages are made when they are asked for."""

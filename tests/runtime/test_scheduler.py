@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from streamwork.model.calendar import every
+from streamwork.broker.plans import schedules_of
+from streamwork.model.calendar import Every, every
 from streamwork.model.schedule import VERSION, Schedule, encode_schedule
 from streamwork.store.commands import plain
 from streamwork.store.planning import plan
@@ -97,6 +98,26 @@ def test_occurrences_of_one_schedule_go_one_after_the_other(driver, keys, planne
     assert [len(trip) for trip in watched.trips] == [3, 2, 2]
     assert decided(driver, keys) == 7
     assert mark_of(driver, keys, "a") == mark_of(driver, keys, "c")
+
+
+def test_no_calendar_is_searched_before_what_has_come_is_fired(planned, ticked, monkeypatch):
+    """Each search takes longer than sending a message, and many schedules come at one time."""
+
+    def a_day_later(keys):
+        stored, now_ms = yield from schedules_of(keys)
+        return stored, now_ms + DAY_MS
+
+    def searched(_, at_ms):
+        done.append("searched")
+        return at_ms + DAY_MS
+
+    planned("a", "b")
+    ticked()
+    done = []
+    monkeypatch.setattr(module, "schedules_of", a_day_later)
+    monkeypatch.setattr(Every, "next_after", searched)
+    _, watched = ticked(after=lambda: done.append("fired"))
+    assert (done[:1], len(watched.trips[0])) == (["fired"], 2)
 
 
 def test_what_firing_takes_does_not_make_the_next_occurrence_late(planned, ticked, monkeypatch):
