@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from streamwork.model.flow import held_limits
 from streamwork.service import Service
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
@@ -26,8 +24,9 @@ _PLACES_PER_SLOT = 2
 _LEAST_PLACES = 10
 # Until the first one is on duty, groups have the few places of a queue without workers: that ends soon after a start.
 _EAGER_LOOKS = 30
-# With more limits in use at once their numbers are not compared: one look would take Redis more than some milliseconds.
-_MOST_COMPARED = 10_000
+_SOON_S = 0.2
+# With more messages than these their numbers are not compared: it is one look, or the two would differ by what happens between.
+_MOST_COMPARED = 2_000
 
 
 class Sweeper(Service):
@@ -41,10 +40,9 @@ class Sweeper(Service):
         self._driver = driver
         self._queue = queue
         self._cursors: dict[str, bytes] = {}
-        # Permits by limit, seen since the cursor began anew; what did not match the kept number then.
-        self._seen: Counter[bytes] = Counter()
-        self._doubted: dict[bytes, tuple[int, int]] = {}
         self._waited = 0
+        self._lost = 0
+        self._is_urgent = False
 
     async def tick(self) -> float | None:
         """Set the window, and look at some of what is held."""
@@ -62,53 +60,31 @@ class Sweeper(Service):
             # The promoter lets in as many as there is room for now.
             tell = plain("XADD", keys.control, "MAXLEN", "~", 1000, "*", "e", "due", "v", 0)
             await self._driver.run_all([plain("ZADD", keys.wake, 0, "*"), tell])
-        freed = await self._sweep_flow()
-        for what, scan, key, step in (
-            ("unique", "HSCAN", keys.unique, 2),
-            ("rates", "HSCAN", keys.rates, 2),
-        ):
-            found = (await self._scan(scan, key))[::step]
+        freed = lost = await self._sweep_flow()
+        for what, key in (("unique", keys.unique), ("rates", keys.rates)):
+            found = (await self._scan("HSCAN", key))[::2]
             if found:
                 freed += await self._driver.run(sweep(keys, what, found))
-        if self._cursors[keys.flow] == b"0":
-            await self._compare()
+        if await self._driver.run(sweep(keys, "counts", [_MOST_COMPARED])):
+            logger.warning("corrected how many a limit was said to have", extra={"queue": keys.queue})
         if freed:
             logger.info("freed what was held for lost messages", extra={"queue": keys.queue, "count": freed})
-        return None
+        self._lost += lost
+        if self._cursors[keys.flow] == b"0":
+            self._is_urgent, self._lost = self._lost > 0, 0
+        # Others wait for the places of what was lost, and where there is some there is more.
+        return _SOON_S if lost or self._is_urgent or self._lost else None
 
     async def _sweep_flow(self) -> int:
         flat = await self._scan("HSCAN", self._queue.keys.flow)
         by_lane: dict[str, list[bytes]] = {}
         for task_id, record in zip(flat[::2], flat[1::2], strict=True):
-            self._seen.update(name.encode() for name in held_limits(bytes(record)))
             place = bytes(record).partition(b"\n")[0].decode(errors="replace")
             by_lane.setdefault(place.rpartition("/")[0], []).append(task_id)
         freed = 0
         for lane, ids in by_lane.items():
             freed += await self._driver.run(sweep(self._queue.keys, "flow", ids, lane))
         return freed
-
-    async def _compare(self) -> None:
-        """Correct how many permits a limit is said to have, where that is wrong in the same way twice running.
-
-        The scripts change both in one step, so only hands can have done that; a limit would stay full for ever.
-        """
-        keys = self._queue.keys
-        numbers, self._seen = self._seen, Counter()
-        if await self._driver.run(plain("HLEN", keys.permits)) > _MOST_COMPARED:
-            return
-        flat = await self._driver.run(plain("HGETALL", keys.permits))
-        kept = {field[1:]: int(n) for field, n in zip(flat[::2], flat[1::2], strict=True) if field[:1] == b"+"}
-        waiting = [field for field in flat[::2] if field[:1] == b"-"]
-        wrong = {name: (kept.get(name, 0), numbers[name]) for name in {*kept, *numbers}}
-        wrong = {name: two for name, two in wrong.items() if two[0] != two[1]}
-        twice = [part for name, two in wrong.items() if self._doubted.get(name) == two for part in (name, *two)]
-        self._doubted = wrong
-        found: tuple[tuple[str, list[Any]], ...] = (("held", twice), ("waiting", waiting))
-        for what, names in found:
-            changed = await self._driver.run(sweep(keys, what, names)) if names else 0
-            if changed:
-                logger.warning("corrected how many a limit was said to have", extra={"queue": keys.queue})
 
     async def _scan(self, command: str, key: str) -> Sequence[Any]:
         cursor, found = await self._driver.run(plain(command, key, self._cursors.get(key, b"0"), "COUNT", _AT_ONCE))

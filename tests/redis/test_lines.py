@@ -8,7 +8,7 @@ from streamwork.model.flow import group_line
 from streamwork.model.pausing import mark_of
 from streamwork.store.commands import plain
 from streamwork.store.pausing import pause
-from tests.redis.flowkit import Flow, c, g
+from tests.redis.flowkit import Flow, c, g, k, t
 from tests.redis.kit import full, signals
 
 
@@ -198,3 +198,29 @@ def test_full_redis_resumes_a_group(own, own_keys):
         flow.promote()
         flow.promote()
     assert flow.on_lane() == ids
+
+
+@pytest.mark.parametrize("other", [c("c:y"), t(3_600_000_000, name="t:y"), g("g:y", most=1)])
+def test_a_strict_order_holds_where_the_first_lacks_another_limit(flow, other):
+    """The one that waits for the other limit keeps its turn: the next of its key, which has room, stays behind."""
+    flow.send(other)
+    (first,), _ = flow.send(k(), other)
+    (second,), _ = flow.send(k(), lane="9:")
+    assert (flow.line(other[1]), flow.line("k:x")) == ([first], [second])
+    assert flow.holders("k:x") == [first]
+    third, _ = flow.send(k("k:z"), other)
+    assert flow.holders("k:z") == third
+    flow.cancel(first)
+    flow.promote(("1:", "9:"))
+    assert (flow.holders("k:x"), flow.line("k:x")) == ([second], [])
+
+
+def test_a_strict_order_holds_for_one_that_moves_on_from_the_line_of_its_key(flow):
+    flow.send(k())
+    flow.send(c("c:y"))
+    (first,), _ = flow.send(k(), c("c:y"))
+    (second,), _ = flow.send(k())
+    assert flow.line("k:x") == [first, second]
+    one, _ = flow.read()
+    flow.end(one)
+    assert (flow.line("c:y"), flow.line("k:x"), flow.holders("k:x")) == ([first], [second], [first])

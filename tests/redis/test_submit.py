@@ -22,13 +22,14 @@ def test_one_with_room_is_on_its_lane_and_holds_all_that_it_asked_for(flow):
 
 
 @pytest.mark.parametrize("lacking", EVERYTHING[:-1], ids=lambda limit: limit[0])
-def test_without_room_for_one_nothing_is_taken(flow, lacking):
+def test_without_room_for_one_nothing_is_taken_but_its_turn(flow, lacking):
     if lacking[0] == "g":
         lacking = g(most=1)
     flow.send(lacking)
-    (task_id,), (answer,) = flow.send(c("c:other"), lacking, k("k:other"))
+    (task_id,), (answer,) = flow.send(c("c:other"), lacking, *([k("k:other")] if lacking[0] != "k" else []))
     assert (answer, flow.line(lacking[1]), flow.parked()) == ("", [task_id], [task_id])
-    assert (flow.holders("c:other"), flow.holders("k:other")) == ([], [])
+    turn = [] if lacking[0] == "k" else [task_id]
+    assert (flow.holders("c:other"), flow.holders("k:other")) == ([], turn)
     assert len(flow.on_lane()) == 1
     assert state_of(flow.driver, flow.keys).added == {LANE: 1}
 

@@ -39,7 +39,7 @@ for n = 1, #ids do
   else
     local limits = records[n] and records[n][1] or {}
     -- What started and crashed has spent its token: its next start asks for another one.
-    local lacks = flow.admit(k, id, limits, now, records[n] and records[n][3] or '')
+    local lacks = flow.admit(k, limits, now, records[n] and records[n][3] or '')
     if not lacks then
       flow.spend(k, id, limits, now)
       if records[n] then

@@ -140,11 +140,12 @@ local function try(k, name, first, now)
     step_out(k, name, first, true)  -- not ours, or its record is gone
     return 'gone'
   end
-  local lacks = flow.admit(k, first.id, record[1], now, record[3], name)
+  local lacks, keeps = flow.admit(k, record[1], now, record[3], name)
   if lacks and lacks[2] == name then return lacks end
   step_out(k, name, first, lacks)
   if lacks then
     flow.park(k, first.id, lacks, place)
+    flow.placed(first.id, record[2], keeps)
     return 'elsewhere'
   end
   put(k, first.id, place, record[2])

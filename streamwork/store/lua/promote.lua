@@ -56,8 +56,10 @@ if has_flow then call('PERSIST', k.flow) end
 local records = has_flow and #ids > 0 and flow.records(k, ids) or {}
 if flow then flow.foresee(k, records) end
 local function may_go(record, id, lane, past, message)
-  local lacks = record and flow.admit(k, id, record[1], us, record[3])
+  if not record then return true end
+  local lacks, keeps = flow.admit(k, record[1], us, record[3])
   if not lacks then return true end
+  flow.placed(id, record[2], keeps)
   call('ZREM', KEYS[1], id)
   call('HDEL', KEYS[2], id)
   flow.park(k, id, lacks, {lane = lane, past = past, body = message})

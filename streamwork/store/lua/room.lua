@@ -9,7 +9,9 @@ local function tokens(k, limit, now)
   local bucket = buckets[limit[2]]
   if not bucket then
     local had, at = string.match(redis.call('HGET', k.rates, limit[2]) or '', '^([%d.]+) (%d+) ')
-    bucket = {tonumber(had), tonumber(at)}
+    -- From a clock that was set back since then: no time has passed, and from now on it does.
+    bucket = {tonumber(had), math.min(tonumber(at) or now, now)}
+    if had and tonumber(at) > now then begun[limit[2]] = limit end
     buckets[limit[2]] = bucket
   end
   if not bucket[1] then return limit[4] end
@@ -21,6 +23,7 @@ local function starts(k, limit, now)
   local name = limit[2]
   if not started[name] then
     local first, last = range(name)
+    redis.call('ZREMRANGEBYLEX', k.starts, '(' .. name .. NUL .. string.format('%016.0f', now + 1), last)
     redis.call('ZREMRANGEBYLEX', k.starts, first, '(' .. name .. NUL .. string.format('%016.0f', now - limit[4]))
     started[name] = redis.call('ZLEXCOUNT', k.starts, first, last)
   end
@@ -108,7 +111,7 @@ function flow.flush_rates(k, now)
   for name, limit in pairs(begun) do
     local left, span = 0, limit[4]
     if limit[1] == 't' then
-      left = buckets[name][1]
+      left = tokens(k, limit, now)
       span = (limit[4] - left) * limit[3]
     else
       longest_window = math.max(longest_window, span / 1000)

@@ -103,10 +103,10 @@ local function enter(a, limits)
     if not first or at[a] < first then first = at[a] end
     return ''
   end
-  local lacks = flow.admit(k, id, limits, now, '')
+  local lacks, keeps = flow.admit(k, limits, now, '')
   if lacks then
     flow.park(k, id, lacks, {lane = lane, past = ARGV[a + 3], body = body})
-    flow.placed(id, packed, '')
+    flow.placed(id, packed, keeps)
     return ''
   end
   local entry = call('XADD', KEYS[18 + 2 * i], '*', 'd', body)

@@ -3,8 +3,8 @@
 -- KEYS  1 due · 2 due:body · 3 moved · 4 added · 5 control · 6 flow · 7 permits · 8 parked · 9 parked:body · 10 ring ·
 --       11 rates · 12 starts · 13 wake · 14 flow:state · 15 unique · 16 paused · 17 restoring · then the lane's
 --       stream, where there is one
--- ARGV  1 what: flow, unique, rates, held or waiting · 2 lane, "" = none · then task ids or fields; held:
---       per limit its name, the number that was kept, how many there are
+-- ARGV  1 what: flow, unique, rates or counts · 2 lane, "" = none · then task ids or fields; counts: only
+--       where no more messages than this have limits
 -- Returns  how many were freed
 -- Atomic because  a message that moves on between the look and the removal would lose what it holds.
 -- Cost  O(arguments), each as much as the end of a message. First write PERSIST, which changes nothing, so it works at
@@ -50,23 +50,53 @@ local function is_alive(id)
   return is_open(string.match(place, '[%d-]+', #lane + 2))
 end
 
--- Put a number right that is still what it was; answers 1 where it was wrong.
-local function correct(field, was, is)
-  if tonumber(was or 0) == tonumber(is) or (call('HGET', k.permits, field) or '0') ~= tostring(was) then return 0 end
-  call('HSET', k.permits, field, tostring(is))
-  return 1
+-- Compare how many are said to have and to wait for each limit with what there is, and correct it. The scripts change both in
+-- one step, so only hands can have changed one; a limit would stay full for ever.
+local function recount(most)
+  if call('HLEN', k.flow) > most or call('ZCARD', k.parked) > most then return 0 end
+  local are, changed = {}, 0
+  local function add(field) are[field] = (are[field] or 0) + 1 end
+  local flat = call('HGETALL', k.flow)
+  for i = 2, #flat, 2 do
+    local cut = string.find(flat[i], '\n', 1, true)
+    local place, limits = string.sub(flat[i], 1, (cut or 1) - 1), cut and flow.unpacked(string.sub(flat[i], cut + 1)) or {}
+    for j = 1, #limits do
+      if limits[j][1] ~= 'u' and flow.has(place, limits[j][1]) then
+        add('+' .. limits[j][2])
+        if limits[j][1] == 'g' then add('+*') end
+      end
+    end
+  end
+  local lines = call('ZRANGE', k.parked, 0, -1)
+  for i = 1, #lines do add('-' .. (string.match(lines[i], '^(.-)%z') or '')) end
+  local kept = call('HGETALL', k.permits)
+  for i = 1, #kept, 2 do
+    if tonumber(kept[i + 1]) ~= are[kept[i]] then changed = changed + call('HDEL', k.permits, kept[i]) end
+    if tonumber(kept[i + 1]) == are[kept[i]] then are[kept[i]] = nil end
+  end
+  for field, n in pairs(are) do changed = changed + call('HSET', k.permits, field, n) end
+  return changed, lines
 end
-local function in_line(name) return call('ZLEXCOUNT', k.parked, '[' .. name .. '\0', '(' .. name .. '\1') end
+local function wake_all(lines)
+  local seen = {}
+  for i = 1, #lines do
+    local name = string.match(lines[i], '^(.-)%z') or ''
+    if not seen[name] then
+      seen[name] = true
+      local is_group = string.sub(name, 1, 2) == 'g:'
+      if is_group then call('ZADD', k.ring, 'NX', call('HGET', k.flow_state, 'served') or 0, name) end
+      flow.wake(k, is_group and '*' or name, now, 1)
+    end
+  end
+end
 
 local freed = 0
-for a = 3, ARGV[1] == 'held' and #ARGV or 2, 3 do
-  freed = freed + correct('+' .. ARGV[a], ARGV[a + 1], ARGV[a + 2])
-  flow.wake(k, string.sub(ARGV[a], 1, 2) == 'g:' and '*' or ARGV[a], now, 1)
+if ARGV[1] == 'counts' then
+  local changed, lines = recount(tonumber(ARGV[3]))
+  if changed > 0 then wake_all(lines) end
+  freed = changed
 end
-for a = 3, ARGV[1] == 'waiting' and #ARGV or 2 do
-  freed = freed + correct(ARGV[a], call('HGET', k.permits, ARGV[a]), in_line(string.sub(ARGV[a], 2)))
-end
-for a = 3, ARGV[1] ~= 'held' and ARGV[1] ~= 'waiting' and #ARGV or 2 do
+for a = 3, ARGV[1] ~= 'counts' and #ARGV or 2 do
   local one = ARGV[a]
   if ARGV[1] == 'flow' then
     if not is_alive(one) then
