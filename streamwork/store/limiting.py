@@ -92,8 +92,8 @@ def sweep(keys: QueueKeys, what: str, names: Sequence[Arg], lane: str = "") -> C
 
     Args:
         keys: The queue.
-        what: ``flow`` (names are task ids), ``unique`` or ``rates`` (fields), or ``counts`` (a number: only where no more
-            messages than that have limits).
+        what: ``flow`` (names are task ids), ``unique`` or ``rates`` (fields), or ``counts`` (a number: only where no
+            more messages than that have limits).
         names: Which are looked at.
         lane: Where those task ids were; empty = in due or in a line.
     """
