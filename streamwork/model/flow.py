@@ -128,8 +128,8 @@ class Flow(NamedTuple):
                 limits.append(self.unique.limit(_name("u", task, "unique", key)))
         if self.debounce is None:
             return 0
-        key = everything() if self.debounce.key is None else found("debounce", self.debounce.key)
-        if key is None:
+        key = None if self.debounce.key is None else found("debounce", self.debounce.key)
+        if key is None and self.debounce.key is not None:
             return 0
         limits.append(("u", _name("d", task, "debounce", key), "d", 0, 1))
         return milliseconds(self.debounce.quiet, "debounce")

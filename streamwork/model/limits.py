@@ -176,7 +176,8 @@ class Debounce:
 
     Attributes:
         quiet: How long it must be quiet; a span of time above 0.
-        key: As that of `Unique`.
+        key: A text or number, or what finds one among the arguments, where that finds None there is no debounce; None = all
+            calls of the task count together, whatever their arguments.
     """
 
     quiet: Seconds

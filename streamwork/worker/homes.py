@@ -31,6 +31,8 @@ from streamwork.worker.member import Member
 logger = logging.getLogger(__name__)
 
 _TEND_S = 1.0
+# A dead worker's work is elsewhere after its life, the grace of who looks first, and one life to spare.
+_LIVES = 3
 
 
 class Address(NamedTuple):
@@ -108,6 +110,8 @@ class Homes:
         self._homes: dict[Address, Home] = {}
         self._opening = asyncio.Lock()
         self._embedded: dict[str, EmbeddedServer] = {}
+        self._left: dict[tuple[object, str], tuple[int, int, int]] = {}
+        self._left_since_s = 0.0
 
     async def of(self, address: Address) -> Home:
         """Return the home of an app, opened at its first use.
@@ -153,6 +157,30 @@ class Homes:
     def is_beating(self) -> bool:
         """Whether Redis answered every home's last beat in time; False before the first."""
         return bool(self._homes) and all(home.keeper.is_beating for home in self._homes.values())
+
+    async def may_end(self) -> bool:
+        """Return whether a burst that is idle may end.
+
+        Not while any message waits for a limit, in which an end makes room, or lies with a dead worker, from whom it is
+        taken after a while. Where none of that has changed for three lives of a worker it is for others, or for later.
+        """
+        left: dict[tuple[object, str], tuple[int, int, int]] = {}
+        patience_s = 0.0
+        for address, home in self._homes.items():
+            try:
+                seen = await aask(home.keeper.driver, overview(address.namespace, address.queues))
+            except StoreError:
+                return False
+            patience_s = max(patience_s, _LIVES * address.config.liveness.ttl_s)
+            alive = {worker.consumer for worker in seen.workers if worker.alive}
+            for queue in seen.queues:
+                with_dead = sum(count for name, count in queue.in_hand.items() if name not in alive)
+                if with_dead or queue.parked:
+                    left[address, queue.queue] = (with_dead, queue.parked, queue.waiting)
+        now_s = asyncio.get_running_loop().time()
+        if left != self._left:
+            self._left, self._left_since_s = left, now_s
+        return not left or now_s - self._left_since_s > patience_s
 
     async def tell_left(self) -> None:
         """Log what a burst leaves: for workers with other tags, or for its time."""

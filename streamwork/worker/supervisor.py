@@ -291,7 +291,7 @@ class Supervisor:
     async def _end_when_idle(self) -> None:
         try:
             patience = lambda: self.config.client.send_timeout_s  # noqa: E731 - the app's own, once it is known
-            await until_idle(self.crew.replicas, lambda: self.homes.is_beating, patience)
+            await until_idle(self.crew.replicas, self.homes, patience)
             await self.homes.tell_left()
         except StoreUnavailable as error:
             self._fail(error)

@@ -25,7 +25,7 @@ _LEAST_PLACES = 10
 # Until the first one is on duty, groups have the few places of a queue without workers: that ends soon after a start.
 _EAGER_LOOKS = 30
 _SOON_S = 0.2
-# With more messages than these their numbers are not compared: it is one look, or the two differ by what happens between.
+# With more messages than these their numbers are not compared: it takes one look, or something happens in between.
 _MOST_COMPARED = 2_000
 
 

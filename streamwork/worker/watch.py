@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from streamwork.clock import SYSTEM_CLOCK
@@ -120,22 +121,33 @@ def _quiet_limit_ms(replica: Replica) -> int:
     return int(1000 * max(3 * worker.block_s, own_s + _MARGIN_S))
 
 
-async def until_idle(replicas: list[Replica], is_beating: Callable[[], bool], patience_s: Callable[[], float]) -> None:
-    """Return once every process has found nothing to do for a while, and Redis answers.
+class Beating(Protocol):
+    """The Redis servers that a supervisor knows (`Homes`)."""
+
+    @property
+    def is_beating(self) -> bool:
+        """Whether all of them answer."""
+
+    async def may_end(self) -> bool:
+        """Return whether nothing is left that may yet come to an idle worker."""
+
+
+async def until_idle(replicas: list[Replica], homes: Beating, patience_s: Callable[[], float]) -> None:
+    """Return once every process has found nothing to do for a while, Redis answers, and nothing else is on its way.
 
     Raises:
         StoreUnavailable: Redis went away and has not answered for `patience_s` seconds.
     """
     now_s = asyncio.get_running_loop().time
     calm, answered_s = 0, 0.0
-    while calm < 3:  # three looks 0.1 s apart: stats travel every 0.1 s
+    while calm < 3 or not await homes.may_end():  # three looks 0.1 s apart: stats travel every 0.1 s
         await asyncio.sleep(0.1)
-        if is_beating():
+        if homes.is_beating:
             answered_s = now_s()
         elif answered_s and now_s() - answered_s > patience_s():
             raise StoreUnavailable("Redis went away and did not come back: what it had not given out is left there")
         is_idle = bool(replicas) and all(replica.is_idle for replica in replicas)
-        calm = calm + 1 if is_idle and is_beating() else 0
+        calm = calm + 1 if is_idle and homes.is_beating else 0
 
 
 def require_watchfiles() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streamwork import AlreadyQueued, Debounce, Group, Limit, Rate, TaskFailed, Unique
+from streamwork import AlreadyQueued, Group, Limit, Rate, TaskFailed, Unique
 from streamwork.store.commands import plain
 from tests.apps import faults
 from tests.helpers import wait_until
@@ -185,7 +185,7 @@ def test_unique_until_it_starts_lets_the_next_one_come(start, send, notes):
 
 def test_of_those_that_come_close_together_the_last_one_runs(start, send, notes):
     start()
-    task = send.declared(faults.note).options(debounce=Debounce(0.4, key="k"))
+    task = send.declared(faults.note).options(debounce=0.4)
     handles = [task.enqueue(notes.path, str(n)) for n in range(5)]
     handles[-1].result(timeout=10)
     assert [run.text for run in notes.runs()] == ["4"]

@@ -11,10 +11,11 @@ import time
 
 import pytest
 
+from streamwork import Rate
 from streamwork.config import redis_for_tests
 from streamwork.store.commands import plain
 from streamwork.testing.server import PrivateServer
-from tests.apps import life
+from tests.apps import faults, life
 from tests.helpers import ROOT, wait_until
 from tests.system.kit import is_gone, successes
 
@@ -41,6 +42,33 @@ def test_burst_ends_when_all_that_is_there_is_done(work, send, look):
     assert ended_once(look, 60)
     assert len({handle.result(timeout=1) for handle in handles}) == 2
     assert (look().backlog, look().consumers) == (0, set())
+
+
+def test_burst_runs_what_its_own_work_makes_room_for(work, send, look):
+    handles = [send(life.work, 0.01, key="one") for _ in range(30)]
+    assert work(args=["--burst"], ready=False, slots=5).wait() == 0
+    assert ended_once(look, 30)
+    assert all(handle.state() == "succeeded" for handle in handles)
+
+
+def test_burst_takes_over_what_a_dead_worker_had(start, send, notes, look):
+    dead = start(slots=1)
+    handle = send(faults.hold, notes.path, "left")
+    notes.until(1)
+    dead.kill()
+    notes.go()
+    burst = start(args=["--burst"], ready=False)
+    assert burst.wait() == 0
+    assert handle.result(timeout=1) == (1, 0)
+    assert [run.text for run in notes.runs()] == ["left", "left"]
+
+
+def test_burst_ends_where_nothing_moves_in_a_line(work, send):
+    for _ in range(2):
+        send(life.work, 0.0, rate=Rate("1/h"))
+    worker = work(args=["--burst"], ready=False)
+    assert worker.wait() == 0
+    assert "left for other workers, or for later queue=default waiting=1 scheduled=0" in worker.text()
 
 
 def test_burst_says_what_it_leaves(work, send):

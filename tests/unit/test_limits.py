@@ -182,6 +182,13 @@ def test_an_option_of_a_call_takes_the_place_of_the_task_s():
     assert base.changed({}) == base
 
 
+def test_a_debounce_without_a_key_counts_all_calls_of_a_task_and_each_task_by_itself():
+    assert resolved({"debounce": 5}, 1) == resolved({"debounce": 5}, 2) == [["u", "d:shop.mail", "d", 0, 1]]
+    key = {"debounce": Debounce(5, key=lambda n: n or None)}
+    assert resolved(key, 1) != resolved(key, 2)
+    assert resolved(key, 0) is None
+
+
 def test_only_rates_and_names_until_the_start_have_to_be_begun():
     def begins(options):
         return NO_FLOW.changed(options).resolve("t", (b"", None), (), {}).begins
