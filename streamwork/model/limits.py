@@ -176,8 +176,8 @@ class Debounce:
 
     Attributes:
         quiet: How long it must be quiet; a span of time above 0.
-        key: A text or number, or what finds one among the arguments, where that finds None there is no debounce; None = all
-            calls of the task count together, whatever their arguments.
+        key: A text or number, or what finds one among the arguments (None: this call is not held back); without a key
+            all calls of the task count together, whatever their arguments.
     """
 
     quiet: Seconds
