@@ -31,6 +31,15 @@ def leaked(driver, namespace):
     return found
 
 
+def held(driver, keys):
+    """Return what limits still hold of a queue in which everything has ended."""
+    names = ("flow", "permits", "parked", "parked_body", "ring")
+    sizes = {name: driver.run(plain("EXISTS", getattr(keys, name))) for name in names}
+    owned = driver.run(plain("HVALS", keys.unique))
+    found = [f"{getattr(keys, name)}: nobody is left, and something is held" for name in names if sizes[name]]
+    return found + [f"{keys.unique}: {owner.decode()} has ended" for owner in owned if owner.endswith(b" 0")]
+
+
 def left_of_ended(driver, keys):
     """Return the members that belong to messages which will not run again."""
     last, entries = {}, set()
@@ -40,7 +49,7 @@ def left_of_ended(driver, keys):
         entries.add(f"{record.lane}/{record.entry.decode()}")
     ended = {task_id for task_id, state in last.items() if state in {s.value for s in State if s.is_end}}
     found = []
-    for hash_name in ("due_body", "moved", "cancelled"):
+    for hash_name in ("due_body", "moved", "cancelled", "flow", "parked_body"):
         left = {name.decode() for name in driver.run(plain("HKEYS", getattr(keys, hash_name)))}
         key = getattr(keys, hash_name)
         found += [f"{key}: {task_id} has ended ({last[task_id]})" for task_id in sorted(left & ended)]

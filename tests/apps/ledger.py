@@ -66,6 +66,29 @@ async def stubborn(label: str, failures: int, ctx: Context) -> str:
     return _effect(label, ctx)
 
 
+async def counted(label: str, seconds: float, failures: int, ctx: Context) -> str:
+    """Fail so many times, and say when it is left, however that comes."""
+    _begin(label, ctx)
+    try:
+        await asyncio.sleep(seconds)
+        if ctx.attempt <= failures:
+            raise ValueError(f"attempt {ctx.attempt} fails")
+        return _effect(label, ctx)
+    finally:
+        _history.write("ended", label, ctx.task_id, attempt=ctx.attempt)
+
+
+async def counted_held(label: str, ctx: Context) -> str:
+    """Wait at the gate, and say when it is left, however that comes."""
+    _begin(label, ctx)
+    try:
+        while not _may_go(label):
+            await asyncio.sleep(0.01)
+        return _effect(label, ctx)
+    finally:
+        _history.write("ended", label, ctx.task_id, attempt=ctx.attempt)
+
+
 def boxed(label: str, seconds: float, ctx: Context) -> str:
     """Run in a process that can be killed."""
     _begin(label, ctx)
@@ -169,6 +192,8 @@ BODIES = (
     (slow, {}),
     (threaded, {}),
     (stubborn, {"retry": Retry(max_attempts=5, base=0.05, max_delay=0.2)}),
+    (counted, {"retry": Retry(max_attempts=5, base=0.05, max_delay=0.2)}),
+    (counted_held, {}),
     (boxed, {"executor": "process"}),
     (held, {}),
     (held_in_thread, {}),

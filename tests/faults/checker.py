@@ -10,12 +10,14 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from tests.faults import limit_checker
+
 # What a message may be sent for. Any other text that a producer expects is a dead letter's reason.
 VALUE, ANYTHING = "value", "anything"
 
 ENDS = frozenset({"succeeded", "skipped", "dead", "cancelled", "expired"})
 
-VIOLATIONS = ("lost", "duplicated_commits", "out_of_order", "unexpected")
+VIOLATIONS = ("lost", "duplicated_commits", "out_of_order", "over_limit", "unexpected")
 
 
 class QueueEnd(NamedTuple):
@@ -61,6 +63,7 @@ class Findings:
     duplicated_commits: list = field(default_factory=list)
     recovered_s: list = field(default_factory=list)
     out_of_order: list = field(default_factory=list)
+    over_limit: list = field(default_factory=list)
     unexpected: list = field(default_factory=list)
 
     @property
@@ -106,6 +109,8 @@ class _Check:
         self._recoveries()
         if is_ordered:
             self._order()
+        found.out_of_order += limit_checker.out_of_order(self.kinds)
+        found.over_limit += limit_checker.over_limit(self.kinds)
         self._strangers()
         return found
 

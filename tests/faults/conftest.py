@@ -7,10 +7,10 @@ import pytest
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.endpoint import Endpoint
 from streamwork.store.scripts import ALL_SCRIPTS
-from tests.redis.conftest import own, own_keys, proxy, server, start_server
+from tests.redis.conftest import own, own_flow, own_keys, proxy, server, start_server
 from tests.system.conftest import keys, look, notes, send, start
 
-__all__ = ["keys", "look", "notes", "own", "own_keys", "proxy", "send", "server", "start", "start_server"]
+__all__ = ["keys", "look", "notes", "own", "own_flow", "own_keys", "proxy", "send", "server", "start", "start_server"]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import NamedTuple
 # What a file's records may be; tests/faults/README.md says who writes which, and when.
 KINDS = frozenset({
     "attempted", "acknowledged", "refused", "doubtful", "broke",
-    "started", "effect",
+    "started", "effect", "ended",
     "seen", "unseen",
     "fault", "answered", "proof", "planted", "erased",
 })  # fmt: skip

@@ -19,7 +19,7 @@ from streamwork.store.binary import find_server_binary
 
 _ROOT = Path(__file__).resolve().parents[2]
 _COLUMNS = (
-    "scenario", "runs", "failed", "sent", "acked", "ok", "lost", "double", "order", "odd", "reruns",
+    "scenario", "runs", "failed", "sent", "acked", "ok", "lost", "double", "order", "over", "odd", "reruns",
     "recovered", "p50 s", "p99 s", "max s", "reach s",
 )  # fmt: skip
 
@@ -85,8 +85,8 @@ class Report:
         times, reach = self._recoveries(name), self._scenarios[name].recovery_s
         spread = [f"{percentile(times, percent):.2f}" if times else "" for percent in (50, 99, 100)]
         counted = (
-            "attempted", "acknowledged", "ok", "lost", "duplicated_commits", "out_of_order", "unexpected",
-            "duplicated_runs", "recovered_s",
+            "attempted", "acknowledged", "ok", "lost", "duplicated_commits", "out_of_order", "over_limit",
+            "unexpected", "duplicated_runs", "recovered_s",
         )  # fmt: skip
         failed = sum(one.status == "failed" for one in played)
         figures = [len(played), failed, *(total[field] for field in counted)]

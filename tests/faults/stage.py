@@ -227,9 +227,12 @@ class Stage:
     def _backlog(self):
         try:
             added, settled = (sum(map(int, self.redis("HVALS", key))) for key in (self.keys.added, self.keys.settled))
-            return added - settled + int(self.redis("ZCARD", self.keys.due))
+            return added - settled + int(self.redis("ZCARD", self.keys.due)) + self._parked()
         except StreamworkError:
             return 1
+
+    def _parked(self):
+        return int(self.redis("HLEN", self.keys.parked_body))
 
     def judge(self):
         """Return the checker's findings over all that was written and what the queue says now."""
@@ -250,8 +253,8 @@ class Stage:
             journal=tuple((record.id, record.state) for record in state.journal),
             dead={task_id: letter.reason for task_id, letter in state.dead.items()},
             results=results,
-            backlog=state.backlog,
-            leaks=tuple(leaks.leaked(self.driver, NAMESPACE)),
+            backlog=state.backlog + self._parked(),
+            leaks=(*leaks.leaked(self.driver, NAMESPACE), *leaks.held(self.driver, self.keys)),
         )
 
     def close(self, *, is_kept=False):

@@ -43,9 +43,9 @@ class Producer:
         for waiter in self._waiters:
             waiter.start()
 
-    def send(self, task, *args, label=None, expects=VALUE, **options):
+    def send(self, task, *args, label=None, expects=VALUE, limits=None, **options):
         """Send one, and return its handle, or None where it was not acknowledged; options are the message's."""
-        label, call = self._attempted(task, args, label, expects, options)
+        label, call = self._attempted(task, args, label, expects, options, limits)
         try:
             handle = call.enqueue()
         except Exception as error:
@@ -79,12 +79,13 @@ class Producer:
         self._acknowledged(label, handle)
         return handle
 
-    def _attempted(self, task, args, label, expects, options):
+    def _attempted(self, task, args, label, expects, options, limits=None):
         with self._lock:
             self._count += 1
             label = label or f"{task}-{self._count}"
         known = self.app.tasks[f"ledger.{task}"]
-        self.history.write("attempted", label, task=task, expects=expects)
+        facts = {"limits": limits} if limits else {}
+        self.history.write("attempted", label, task=task, expects=expects, **facts)
         return label, (known.options(**options) if options else known).call(label, *args)
 
     def _refused(self, label, error):

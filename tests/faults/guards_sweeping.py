@@ -1,0 +1,113 @@
+"""Guards of what looks after limits: rule 28's maintainer, which frees members without a live record."""
+
+from __future__ import annotations
+
+from tests.faults.guard import LUA, WORKER, Guard, guard
+
+SWEEP, LINES, SWEEPER = LUA + "sweep.lua", LUA + "lines.lua", WORKER + "sweeper.py"
+
+SWEEPING: dict[str, Guard] = {
+    "sweep_spares_waiting": guard(
+        28,
+        "what waits in due or in a line keeps what it holds",
+        (SWEEP, "if redis.pcall('ZSCORE', k.due, id) or flow.parked(k, id) then return true end", ""),
+    ),
+    "sweep_spares_moved": guard(
+        28,
+        "so does what has moved on since somebody looked",
+        (SWEEP, "if #KEYS < 18 or string.sub(place, 1, #lane + 1) ~= lane .. '/' then return true end", ""),
+    ),
+    "sweep_spares_running": guard(
+        28,
+        "so does what runs",
+        (SWEEP, "if #pending > 0 then return true end", ""),
+    ),
+    "sweep_spares_unread": guard(
+        28,
+        "so does what nobody has read yet",
+        (
+            SWEEP,
+            "return #found > 0 and (not last or #call('XRANGE', KEYS[18], '(' .. last, entry, 'COUNT', 1) > 0)",
+            "return false",
+        ),
+    ),
+    "sweep_waits_for_healing": guard(
+        28,
+        "of a lane that is being restored nobody knows yet what is lost",
+        (SWEEP, "if redis.pcall('HEXISTS', KEYS[17], lane) == 1 then return true end", ""),
+    ),
+    "sweep_spares_names": guard(
+        28,
+        "a name of who is there stays",
+        (SWEEP, "(till == '0' and call('HEXISTS', k.flow, id) == 0)", "till == '0'"),
+    ),
+    "sweep_spares_spans": guard(
+        28,
+        "a name for a span stays for that span",
+        (SWEEP, "(till ~= '0' and tonumber(till) * 1000 < now)", "till ~= '0'"),
+    ),
+    "sweep_spares_rates": guard(
+        28,
+        "tokens that were spent stay spent",
+        (SWEEP, "if not till or tonumber(till) < now then", "if true then"),
+    ),
+    "sweep_forgets_starts": guard(
+        28,
+        "a window that is over leaves nothing behind",
+        (SWEEP, "flow.forget_starts(k, one)", ""),
+    ),
+    "sweep_counts_again": guard(
+        28,
+        "a number that was changed by hand does not let more in, nor keep all out, for ever",
+        (SWEEPER, "            await self._compare()\n", "            pass\n"),
+    ),
+    "sweep_counts_twice": guard(
+        28,
+        "what changes while it counts is no such number",
+        (SWEEPER, "if self._doubted.get(name) == two for part", "for part"),
+    ),
+    "sweep_counts_compared": guard(
+        28,
+        "nor is what has changed since",
+        (SWEEP, " or (call('HGET', k.permits, field) or '0') ~= tostring(was)", ""),
+    ),
+    "sweep_counts_wake": guard(
+        28,
+        "and the next one hears where there is room then",
+        (SWEEP, "flow.wake(k, string.sub(ARGV[a], 1, 2) == 'g:' and '*' or ARGV[a], now, 1)", ""),
+    ),
+    "sweep_counts_lines": guard(
+        28,
+        "the same of who waits",
+        (SWEEPER, '("held", twice), ("waiting", waiting)', '("held", twice), ("waiting", [])'),
+    ),
+    "swept_messages": guard(
+        28,
+        "what a lost message held is freed",
+        (SWEEPER, "freed = await self._sweep_flow()", "freed = 0 * len(await self._scan('HSCAN', keys.flow))"),
+    ),
+    "swept_names": guard(
+        28,
+        "so is a name of nobody",
+        (SWEEPER, '("unique", "HSCAN", keys.unique, 2),', ""),
+    ),
+    "swept_rates": guard(
+        28,
+        "so is a bucket that is full again",
+        (SWEEPER, '("rates", "HSCAN", keys.rates, 2),', ""),
+    ),
+    "sweep_goes_round": guard(
+        28,
+        "it comes to all that is held, however much that is",
+        (SWEEPER, "self._cursors[key] = cursor", 'self._cursors[key] = b"0"'),
+    ),
+    "window_by_slots": guard(
+        28,
+        "groups take turns for as many places as there are slots to fill",
+        (
+            SWEEPER,
+            'await self._driver.run(plain("HSET", keys.flow_state, "window", places))',
+            "pass",
+        ),
+    ),
+}
