@@ -13,7 +13,7 @@ _ADMITTING: dict[str, Guard] = {
     "flow_own_permit": guard(
         28,
         "what has its permits does not ask for further ones",
-        (FLOW_LUA, "if kind ~= 'u' and not has(place, kind) then\n      if name", "if kind ~= 'u' then\n      if name"),
+        (FLOW_LUA, "(kind == 'k') == (turn == 1) and not has(place, kind) then", "(kind == 'k') == (turn == 1) then"),
     ),
     "flow_taken_once": guard(
         28,
@@ -38,16 +38,21 @@ _ADMITTING: dict[str, Guard] = {
     "flow_no_overtaking": guard(
         28,
         "nobody passes those who wait already",
-        (FLOW_LUA, "if name ~= from and flow.waiting(k, name) > 0 then return limit end", ""),
+        (FLOW_LUA, "if name ~= from and flow.waiting(k, name) > 0 then return limit, place end", ""),
     ),
     "flow_all_or_none": guard(
         28,
         "who waits for one limit holds nothing of another",
         (
             FLOW_LUA,
-            "if not flow.room(k, limit, now) then return limit end",
-            "if not flow.room(k, limit, now) then return limit end\n      held[name] = count(k, name) + 1",
+            "if not flow.room(k, limit, now) then return limit, place end",
+            "if not flow.room(k, limit, now) then return limit, place end\nheld[name] = count(k, name) + 1",
         ),
+    ),
+    "flow_turn_kept": guard(
+        28,
+        "but its turn in a strict order, or the next one of its key would pass it",
+        (FLOW_LUA, "held[name], place = count(k, name) + 1, '+'", ""),
     ),
     "flow_window": guard(
         28,
@@ -96,6 +101,20 @@ _ADMITTING: dict[str, Guard] = {
         28,
         "a window moves on",
         (ROOM, "string.format('%016.0f', now - limit[4])", "string.rep('0', 16)"),
+    ),
+    "flow_tokens_of_the_future": guard(
+        28,
+        "a bucket of a clock that was set back since lets somebody in again",
+        (ROOM, "if had and tonumber(at) > now then begun[limit[2]] = limit end", ""),
+    ),
+    "flow_starts_of_the_future": guard(
+        28,
+        "so does a window",
+        (
+            ROOM,
+            "redis.call('ZREMRANGEBYLEX', k.starts, '(' .. name .. NUL .. string.format('%016.0f', now + 1), last)",
+            "",
+        ),
     ),
     "flow_types_first": guard(
         21,

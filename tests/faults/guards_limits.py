@@ -11,7 +11,7 @@ LIMITS: dict[str, Guard] = {
     "submit_asks": guard(
         28,
         "who is sent to a lane has a permit first",
-        (SUBMIT, "local lacks = flow.admit(k, id, limits, now, '')", "local lacks = nil"),
+        (SUBMIT, "local lacks, keeps = flow.admit(k, limits, now, '')", "local lacks, keeps = nil, ''"),
     ),
     "submit_places": guard(
         28,
@@ -21,11 +21,7 @@ LIMITS: dict[str, Guard] = {
     "submit_keeps_limits": guard(
         28,
         "what waits in a line keeps its limits, so that it can be woken",
-        (
-            SUBMIT,
-            "body = body})\n    flow.placed(id, packed, '')",
-            "body = body})",
-        ),
+        (SUBMIT, "flow.placed(id, packed, keeps)", ""),
     ),
     "name_taken": guard(
         28,
@@ -81,11 +77,7 @@ LIMITS: dict[str, Guard] = {
     "begin_asks_anew": guard(
         28,
         "what started and crashed asks for another token",
-        (
-            BEGIN,
-            "local lacks = flow.admit(k, id, limits, now, records[n] and records[n][3] or '')",
-            "local lacks = nil",
-        ),
+        (BEGIN, "local lacks = flow.admit(k, limits, now, records[n] and records[n][3] or '')", "local lacks = nil"),
     ),
     "begin_spends": guard(
         28,
@@ -155,16 +147,17 @@ LIMITS: dict[str, Guard] = {
     "promote_asks": guard(
         28,
         "what was due asks for its permits when it goes to its lane",
-        (PROMOTE, "local lacks = record and flow.admit(k, id, record[1], us, record[3])", "local lacks = nil"),
+        (PROMOTE, "local lacks, keeps = flow.admit(k, record[1], us, record[3])", "local lacks, keeps"),
     ),
     "promote_parks_once": guard(
         28,
         "what then waits in a line is due no longer (I1)",
-        (
-            PROMOTE,
-            "if not lacks then return true end\n  call('ZREM', KEYS[1], id)\n  call('HDEL', KEYS[2], id)\n",
-            "if not lacks then return true end\n",
-        ),
+        (PROMOTE, "keeps)\n  call('ZREM', KEYS[1], id)\n  call('HDEL', KEYS[2], id)\n", "keeps)\n"),
+    ),
+    "promote_keeps_turn": guard(
+        28,
+        "what has its turn in a strict order and lacks something else is known to have it",
+        (PROMOTE, "flow.placed(id, record[2], keeps)", ""),
     ),
     "promote_places": guard(
         28,

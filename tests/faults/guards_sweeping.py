@@ -59,42 +59,55 @@ SWEEPING: dict[str, Guard] = {
     "sweep_counts_again": guard(
         28,
         "a number that was changed by hand does not let more in, nor keep all out, for ever",
-        (SWEEPER, "            await self._compare()\n", "            pass\n"),
-    ),
-    "sweep_counts_twice": guard(
-        28,
-        "what changes while it counts is no such number",
-        (SWEEPER, "if self._doubted.get(name) == two for part", "for part"),
+        (SWEEPER, 'if await self._driver.run(sweep(keys, "counts", [_MOST_COMPARED])):', "if False:"),
     ),
     "sweep_counts_compared": guard(
         28,
         "nor is what has changed since",
-        (SWEEP, " or (call('HGET', k.permits, field) or '0') ~= tostring(was)", ""),
+        (SWEEP, "if limits[j][1] ~= 'u' and flow.has(place, limits[j][1]) then", "if false then"),
     ),
     "sweep_counts_wake": guard(
         28,
         "and the next one hears where there is room then",
-        (SWEEP, "flow.wake(k, string.sub(ARGV[a], 1, 2) == 'g:' and '*' or ARGV[a], now, 1)", ""),
+        (SWEEP, "if changed > 0 then wake_all(lines) end", ""),
+    ),
+    "sweep_counts_who_waits": guard(
+        28,
+        "nor is one of a line that is right",
+        (SWEEP, "for i = 1, #lines do add('-' .. (string.match(lines[i], '^(.-)%z') or '')) end", ""),
     ),
     "sweep_counts_lines": guard(
         28,
         "the same of who waits",
-        (SWEEPER, '("held", twice), ("waiting", waiting)', '("held", twice), ("waiting", [])'),
+        (
+            SWEEP,
+            "if tonumber(kept[i + 1]) ~= are[kept[i]] then",
+            "if string.sub(kept[i], 1, 1) == '+' and tonumber(kept[i + 1]) ~= are[kept[i]] then",
+        ),
     ),
     "swept_messages": guard(
         28,
         "what a lost message held is freed",
-        (SWEEPER, "freed = await self._sweep_flow()", "freed = 0 * len(await self._scan('HSCAN', keys.flow))"),
+        (
+            SWEEPER,
+            "freed = lost = await self._sweep_flow()",
+            "freed = lost = 0 * len(await self._scan('HSCAN', keys.flow))",
+        ),
+    ),
+    "swept_soon": guard(
+        28,
+        "and where one is lost the others are looked for soon",
+        (SWEEPER, "return _SOON_S if lost or self._is_urgent or self._lost else None", "return None"),
     ),
     "swept_names": guard(
         28,
         "so is a name of nobody",
-        (SWEEPER, '("unique", "HSCAN", keys.unique, 2),', ""),
+        (SWEEPER, '(("unique", keys.unique), ("rates", keys.rates)):', '(("rates", keys.rates),):'),
     ),
     "swept_rates": guard(
         28,
         "so is a bucket that is full again",
-        (SWEEPER, '("rates", "HSCAN", keys.rates, 2),', ""),
+        (SWEEPER, '(("unique", keys.unique), ("rates", keys.rates)):', '(("unique", keys.unique),):'),
     ),
     "sweep_goes_round": guard(
         28,

@@ -10,21 +10,22 @@ _WAKING: dict[str, Guard] = {
     "flow_woken_asks": guard(
         28,
         "who is woken asks for its permits",
-        (LINES, "local lacks = flow.admit(k, first.id, record[1], now, record[3], name)", "local lacks = nil"),
+        (LINES, "local lacks, keeps = flow.admit(k, record[1], now, record[3], name)", "local lacks, keeps"),
     ),
     "flow_woken_from_its_line": guard(
         28,
         "and does not wait for itself",
-        (
-            LINES,
-            "flow.admit(k, first.id, record[1], now, record[3], name)",
-            "flow.admit(k, first.id, record[1], now, record[3])",
-        ),
+        (LINES, "flow.admit(k, record[1], now, record[3], name)", "flow.admit(k, record[1], now, record[3])"),
     ),
     "flow_woken_moves_on": guard(
         28,
         "who lacks something else holds up nobody behind it",
         (LINES, "if lacks and lacks[2] == name then return lacks end", "if lacks then return lacks end"),
+    ),
+    "flow_woken_keeps_turn": guard(
+        28,
+        "and is known to have its turn in a strict order then",
+        (LINES, "flow.placed(first.id, record[2], keeps)", ""),
     ),
     "flow_woken_in_turn": guard(
         28,

@@ -92,10 +92,39 @@ def overtaking(flow):
 
 
 def half_let_in(flow):
-    flow.send(k())
-    flow.send(c(), k())
+    flow.send(c("c:full"))
+    flow.send(c(), c("c:full"))
     ids, _ = flow.send(c())
     assert flow.on_lane()[1:] == ids, "who waits holds a permit of another limit"
+
+
+def turn_kept(flow):
+    flow.send(c())
+    first, _ = flow.send(k(), c())
+    second, _ = flow.send(k())
+    assert flow.line("k:x") == second, "the next one of its key passes it"
+    assert flow.line("c:x") == first
+
+
+def clock_set_back(flow):
+    """An hour ago it was an hour later."""
+    ahead = flow.driver.server_ms() * 1000 + HOUR
+    flow.run("HSET", flow.keys.rates, "t:x", f"0.000000 {ahead} {ahead}")
+    ids, _ = flow.send(t(1000))
+
+    def let_in():
+        flow.promote()
+        return flow.on_lane() == ids
+
+    wait_until(let_in, "the tokens of a clock that was set back", 2)
+
+
+def window_set_back(flow):
+    flow.send(w(1, HOUR, "w:long"))  # the key lives
+    ahead = flow.driver.server_ms() * 1000 + HOUR
+    flow.run("ZADD", flow.keys.starts, 0, b"w:x\0%016d\0%b" % (ahead, b"f" * 32))
+    ids, _ = flow.send(w(1, 1000))
+    assert flow.on_lane()[1:] == ids, "a start of the future lets nobody in"
 
 
 def paused_group(flow):
@@ -202,6 +231,9 @@ SCENARIOS = {
     "flow_one_of_a_key": (of_a_key, "more are let in"),
     "flow_no_overtaking": (overtaking, "has passed one"),
     "flow_all_or_none": (half_let_in, "of another limit"),
+    "flow_turn_kept": (turn_kept, "passes it"),
+    "flow_tokens_of_the_future": (clock_set_back, "that was set back"),
+    "flow_starts_of_the_future": (window_set_back, "of the future"),
     "flow_window": (window_of_places, "more are let in"),
     "flow_paused_group": (paused_group, "is let in"),
     "flow_group_at_once": (group_at_once, "more are let in"),

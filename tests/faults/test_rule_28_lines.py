@@ -8,7 +8,7 @@ from streamwork.store.limiting import sweep
 from tests.faults.limited import begun, tried
 from tests.faults.proof import must_fail
 from tests.helpers import state_of, wait_until
-from tests.redis.flowkit import c, t, u, w
+from tests.redis.flowkit import c, k, t, u, w
 from tests.redis.kit import LANE, dump, full
 
 HOUR = 3_600_000_000
@@ -85,6 +85,17 @@ def due_and_parked(flow):
     assert flow.due() == [], "it is in due and in a line"
 
 
+def due_with_a_key(flow):
+    """It has its turn, and waits for another limit; then that has room."""
+    flow.send(c())
+    ids, _ = flow.send(k(), c(), when="+0")
+    flow.promote()
+    assert flow.line("c:x") == ids
+    (delivery,) = flow.read()
+    flow.end(delivery)
+    assert flow.on_lane() == ids, "it waits for itself"
+
+
 def promoted_and_swept(flow):
     ids, _ = flow.send(c(), when="+0")
     flow.promote()
@@ -146,6 +157,7 @@ SCENARIOS = {
     "limited_types_first": (spoiled, "a part of a chunk"),
     "promote_asks": (many_due, "more are let in"),
     "promote_parks_once": (due_and_parked, "in due and in a line"),
+    "promote_keeps_turn": (due_with_a_key, "waits for itself"),
     "promote_places": (promoted_and_swept, "taken for lost"),
     "promote_wakes": (woken_by_time, "never woken"),
     "promote_tells_when": (told_of_time, "sleeps past a token"),

@@ -11,7 +11,7 @@ from streamwork.store.pausing import pause
 from tests.faults.limited import begun
 from tests.faults.proof import must_fail
 from tests.helpers import state_of
-from tests.redis.flowkit import RECORD, c, g, t
+from tests.redis.flowkit import RECORD, c, g, k, t
 from tests.redis.kit import LANE, bell, end, signals
 
 HOUR = 3_600_000_000
@@ -55,6 +55,18 @@ def lacking_more(flow):
     one, _ = flow.read()
     flow.end(one)
     assert flow.holders("c:a") == behind, "one that lacks something else holds up those behind it"
+
+
+def lacking_more_of_a_key(flow):
+    """It has its turn, and waits for another limit; then that has room."""
+    flow.send(k())
+    flow.send(c())
+    ids, _ = flow.send(k(), c())
+    one, two = flow.read()
+    flow.end(one)
+    assert flow.line("c:x") == ids
+    flow.end(two)
+    assert flow.on_lane() == ids, "it waits for itself"
 
 
 def paused_beside_others(flow):
@@ -178,6 +190,7 @@ SCENARIOS = {
     "flow_woken_asks": (asked, "more are woken"),
     "flow_woken_from_its_line": (first_of_its_line, "nobody is woken"),
     "flow_woken_moves_on": (lacking_more, "holds up those behind it"),
+    "flow_woken_keeps_turn": (lacking_more_of_a_key, "waits for itself"),
     "flow_woken_in_turn": (paused_beside_others, "holds up the others"),
     "flow_woken_past_garbage": (garbage, "holds up those behind it"),
     "flow_woken_further": (very_many, "are forgotten"),
