@@ -138,7 +138,7 @@ class Connection(Links):
         sent = 0
         try:
             for handles, entries in self.sender.send_chunks(bulk.chunks(calls), wait_s):
-                self._cancel_replaced(taken_all(handles, entries))
+                self._cancel_replaced(taken_all(handles, entries, bulk.handles, sent))
                 sent += len(handles)
         except QueueFull as error:
             raise error.after(sent) from None
@@ -155,14 +155,14 @@ class Connection(Links):
         for keys, messages, handles in bulk.chunks(calls):
             sent = [sender.send(keys, message, wait_s) for message in messages]
             answers = await asyncio.gather(*sent, return_exceptions=True)
-            count += sum(isinstance(answer, str) for answer in answers)
-            for handle, answer in zip(handles, answers, strict=True):
+            entries = [answer for answer in answers if isinstance(answer, str)]
+            for answer in answers:
                 if isinstance(answer, QueueFull):
-                    raise answer.after(count)
+                    raise answer.after(count + len(entries))
                 if isinstance(answer, BaseException):
                     raise answer
-                if replaced := taken(handle, answer):
-                    await self._acancel_replaced([(handle.queue, replaced)])
+            await self._acancel_replaced(taken_all(handles, entries, bulk.handles, count))
+            count += len(entries)
         if bulk.queues - self._known_queues:
             await self._aannounce(driver, bulk.queues)
         return bulk.handles

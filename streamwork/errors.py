@@ -266,7 +266,9 @@ class TooManyLanes(BrokerError):
 
 
 class AlreadyQueued(BrokerError):
-    """A task message with this ``unique=`` key has not ended; nothing was sent.
+    """A task message with this ``unique=`` key has not ended; the call was not sent.
+
+    Of an `enqueue_many` the others that were sent with it stay sent; the text says how many.
 
     Attributes:
         task_id: The one that is there.

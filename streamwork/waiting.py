@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from streamwork.broker.coverage import Unserved, unserved
+from streamwork.broker.pausing import paused
 from streamwork.broker.resend import ainsist, insist
 from streamwork.broker.results import CLOSED, Results
 from streamwork.broker.steps import Steps, aask, ask
 from streamwork.broker.whereabouts import where_is
 from streamwork.errors import DecodeError, StoreError, StoreUnavailable
 from streamwork.handle import Handle
-from streamwork.model.pausing import is_held
+from streamwork.model.pausing import QUEUE, is_held
 from streamwork.model.state import State
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import Command, plain
@@ -174,12 +175,25 @@ def why_late(keys: QueueKeys, handle: Handle[Any]) -> Steps[str]:
         if state == State.CANCELLING:
             why = f"; {missing[0].text}: start one with {missing[0].remedy}" if missing else ""
             return f"it is cancelled, and a worker has yet to drop it, or to end its run{why}"
-        if missing:
-            return f"it waits, and {missing[0].text}: start one with {missing[0].remedy}"
-        return "it waits for a free slot"
+        unserved_text = f"{missing[0].text}: start one with {missing[0].remedy}" if missing else ""
+        stops = yield from _pauses_before(keys, handle.id)
+        if stops:
+            return "it waits: " + "; ".join([*stops, unserved_text] if missing else stops)
+        return f"it waits, and {unserved_text}" if missing else "it waits for a free slot"
     if state == State.SCHEDULED:
         return (yield from _why_scheduled(keys, handle.id))
     return "it is running, and goes on" if state == State.RUNNING else ""
+
+
+def _pauses_before(keys: QueueKeys, task_id: str) -> Steps[list[str]]:
+    """Say which pauses of its queue and of the group in whose line it is keep a waiting message back."""
+    found = yield from paused(keys.namespace, [keys.queue])
+    if not found:
+        return []
+    (parked,) = yield [plain("HGET", keys.parked_body, task_id)]
+    line = (parked or b"").partition(b"\n")[0].decode(errors="replace")
+    stops = [each for each in found if each.mark == QUEUE or (line and each.line == line)]
+    return [f"{each.text}, until `{each.remedy}`" for each in stops]
 
 
 def _why_scheduled(keys: QueueKeys, task_id: str) -> Steps[str]:

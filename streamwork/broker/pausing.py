@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -10,8 +11,8 @@ from streamwork.broker.checkup import Check
 from streamwork.broker.stats import QueueStats, queue_names
 from streamwork.broker.steps import Steps, pairs
 from streamwork.clock import SYSTEM_CLOCK
-from streamwork.model.pausing import TASK, described, option_of
-from streamwork.store.commands import plain
+from streamwork.model.pausing import GROUP, TASK, described, line_of, option_of
+from streamwork.store.commands import Command, plain
 from streamwork.store.keys import QueueKeys
 from streamwork.store.pausing import pause
 
@@ -35,6 +36,11 @@ class Pause(msgspec.Struct, frozen=True):
     def text(self) -> str:
         """Say what is paused."""
         return described(self.mark, self.queue) + (f" ({self.reason})" if self.reason else "")
+
+    @property
+    def line(self) -> str:
+        """The line in which a paused group waits; empty = it is no group."""
+        return line_of(self.mark)
 
     @property
     def remedy(self) -> str:
@@ -86,14 +92,23 @@ def _read(queue: str, mark: str, facts: bytes) -> Pause:
     return Pause(queue, mark, known.at_ms, known.reason)
 
 
+def line_count(keys: QueueKeys, line: str) -> Command[Any]:
+    """Return the command that counts what waits in a line: a group's, or another limit's."""
+    return plain("ZLEXCOUNT", keys.parked, f"[{line}\0", f"({line}\1")
+
+
 def paused_checks(namespace: str, queues: Sequence[QueueStats]) -> Steps[list[Check]]:
     """Tell what is paused, and how much waits for that."""
     found = yield from paused(namespace, [queue.queue for queue in queues])
     stats = {queue.queue: queue for queue in queues}
+    lines = [each for each in found if each.mark.startswith(GROUP)]
+    counts = yield [line_count(QueueKeys(namespace, each.queue), each.line) for each in lines]
+    in_line = {(each.queue, each.mark): int(count) for each, count in zip(lines, counts, strict=True)}
     checks = []
     for each in found:
         queue = stats[each.queue]
-        count = queue.held if each.mark.startswith(TASK) else queue.waiting
+        other = queue.held if each.mark.startswith(TASK) else queue.waiting
+        count = in_line.get((each.queue, each.mark), other)
         waiting = f": {count:,} {'held' if each.mark.startswith(TASK) else 'waiting'}" if count else ""
         checks.append(Check("paused", "note", each.text + waiting, each.remedy))
     return checks

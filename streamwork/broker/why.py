@@ -9,7 +9,7 @@ import msgspec
 
 from streamwork.broker.coverage import Unserved
 from streamwork.broker.lookup import TaskView, find_task
-from streamwork.broker.pausing import paused
+from streamwork.broker.pausing import line_count, paused
 from streamwork.broker.stats import Overview, QueueStats, WorkerStats, last_delivered, overview
 from streamwork.broker.steps import Steps, at_once, refused
 from streamwork.clock import SYSTEM_CLOCK
@@ -30,9 +30,8 @@ class Reason(msgspec.Struct, frozen=True):
 
     Attributes:
         code: ``never_seen``, ``gone``, ``ended``, ``cancel_requested``, ``running``, ``worker_silent``, ``due``,
-            ``retry``, ``overdue``, ``unknown_task``, ``queue_paused``, ``task_paused``, ``no_worker``, ``no_tags``,
-            ``parked`` (behind a
-            limit), ``slots_busy`` or ``next``.
+            ``retry``, ``overdue``, ``unknown_task``, ``queue_paused``, ``task_paused``, ``group_paused``,
+            ``no_worker``, ``no_tags``, ``parked`` (behind a limit), ``slots_busy`` or ``next``.
         text: The same, as a sentence.
         remedy: What to do; empty where there is nothing to do.
     """
@@ -69,7 +68,9 @@ def why(keys: Sequence[QueueKeys], task_id: str) -> Steps[list[Reason]]:
     seen = yield from overview(here.namespace, [each.queue for each in keys])
     found += yield from _paused(here, view)
     if view.parked_behind:
-        return [*found, (yield from _parked(here, view)), *_without_worker(view, seen)]
+        if all(each.code != "group_paused" for each in found):
+            found.append((yield from _parked(here, view)))
+        return [*found, *_without_worker(view, seen)]
     if view.state == State.SCHEDULED:
         return found if view.is_held else [*found, *_scheduled(view), *_without_worker(view, seen)]
     lacking = _without_worker(view, seen)
@@ -102,12 +103,17 @@ def _running(keys: QueueKeys, view: TaskView) -> Steps[list[Reason]]:
 
 def _paused(keys: QueueKeys, view: TaskView) -> Steps[list[Reason]]:
     found = yield from paused(keys.namespace, [keys.queue])
-    codes = {QUEUE: "queue_paused", mark_of(view.task): "task_paused"}
-    return [
-        Reason(codes[each.mark], f"{each.text} since {_at(each.at_ms)}", each.remedy)
-        for each in found
-        if each.mark in codes
-    ]
+    reasons = []
+    for each in found:
+        since = f"{each.text} since {_at(each.at_ms)}"
+        if each.mark == QUEUE:
+            reasons.append(Reason("queue_paused", since, each.remedy))
+        elif each.mark == mark_of(view.task):
+            reasons.append(Reason("task_paused", since, each.remedy))
+        elif each.line and each.line == view.parked_behind:
+            others = yield from _others(keys, view)
+            reasons.append(Reason("group_paused", f"its {since}; it waits in line with {others:,} others", each.remedy))
+    return reasons
 
 
 _LINES = {
@@ -121,11 +127,15 @@ _LINES = {
 
 def _parked(keys: QueueKeys, view: TaskView) -> Steps[Reason]:
     kind, _, name = view.parked_behind.partition(":")
-    start, end = f"[{view.parked_behind}\0", f"({view.parked_behind}\1"
-    (count,) = yield [plain("ZLEXCOUNT", keys.parked, start, end)]
+    others = yield from _others(keys, view)
     option, text = _LINES.get(kind, ("limit", "it has no room: it begins when there is some"))
-    text = f"it waits for its {option}= {name}, with {count - 1:,} others: {text}"
+    text = f"it waits for its {option}= {name}, with {others:,} others: {text}"
     return Reason("parked", text, f"raise {option}=, if more may run" if option != "key" else "")
+
+
+def _others(keys: QueueKeys, view: TaskView) -> Steps[int]:
+    (count,) = yield [line_count(keys, view.parked_behind)]
+    return int(count) - 1
 
 
 def _scheduled(view: TaskView) -> list[Reason]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 import click
 
+from streamwork.app import Streamwork
+from streamwork.broker.plans import ScheduleView
 from streamwork.cli.arguments import full_name, object_of, value_of
 from streamwork.cli.options import examples, place_options
 from streamwork.cli.session import Session
 from streamwork.cli.show import console, instant, listing, print_json
+from streamwork.errors import ScheduleNotFound
 from streamwork.model.schedule import Missed, Overlap
+from streamwork.store.keys import checked_name
 
 _NAME = click.argument("name", metavar="NAME")
 
@@ -95,8 +100,15 @@ def _simple(mode: str, done: str, same: str, text: str) -> click.Command:
     def command(*, name: str, as_json: bool, **place: Any) -> None:
         with Session(**place) as session:
             app = session.app_if_any() or session.unbound()
-            changed = bool(getattr(app.schedules, mode)(name))
-        _say(as_json, name, done if changed else same, changed=changed)
+            found = _found(app, name)
+            full = found[0].name
+            changed = bool(getattr(app.schedules, mode)(full))
+        _say(as_json, full, done if changed else same, changed=changed)
+        if mode == "remove" and not as_json and _stands_in_code(app, found):
+            click.echo(
+                "it stands in code, and comes back with the next worker or scheduler that starts: take it out there, "
+                f"or let it rest with `streamwork schedules pause {full}`, which lasts"
+            )
 
     return command
 
@@ -115,6 +127,7 @@ def run_now(*, name: str, as_json: bool, **place: Any) -> None:
     """Send its message now, beside its plan; print the task id."""
     with Session(**place) as session:
         app = session.app_if_any() or session.unbound()
+        name = _found(app, name)[0].name
         task_id = app.schedules.run_now(name)
     is_sent = task_id is not None
     if as_json:
@@ -122,6 +135,26 @@ def run_now(*, name: str, as_json: bool, **place: Any) -> None:
     else:
         click.echo(task_id or f"schedule {name}: its last run has not ended, and they may not overlap")
     click.get_current_context().exit(0 if is_sent else 1)
+
+
+def _found(app: Streamwork, name: str) -> list[ScheduleView]:
+    """Find a schedule, on each queue that has it, by its name or the part behind the last dot where only one has it."""
+    checked_name("schedule", name)
+    by_name: dict[str, list[ScheduleView]] = {}
+    for one in app.schedules.list():
+        by_name.setdefault(one.name, []).append(one)
+    ends = [full for full in by_name if full.endswith(f".{name}")]
+    if name in by_name or len(ends) == 1:
+        return by_name[name if name in by_name else ends[0]]
+    short = {full.rpartition(".")[2]: full for full in by_name} | {full: full for full in by_name}
+    close = sorted(ends) or sorted({short[text] for text in difflib.get_close_matches(name, short, 3)})
+    hint = f"did you mean {' or '.join(close)}?" if close else "see `streamwork schedules list`"
+    raise ScheduleNotFound(f"app {app.name!r} has no schedule {name!r}: {hint}")
+
+
+def _stands_in_code(app: Streamwork, found: list[ScheduleView]) -> bool:
+    declared = app.declared_schedules()
+    return any(one.is_declared and (not app.tasks or one.name in declared.get(one.queue, {})) for one in found)
 
 
 def _say(as_json: bool, name: str, state: str, *, changed: bool) -> None:

@@ -40,7 +40,10 @@ from streamwork.worker.supervisor import Supervisor
 )
 @click.option("--processes", type=int, metavar="N", help="Worker processes. [default: 1]")
 @click.option(
-    "--burst", is_flag=True, help="End when no task message waits or runs; what is due later, retries too, is left."
+    "--burst",
+    is_flag=True,
+    help="End when nothing is left that this worker can take now: what is paused, needs other tags or is due later, "
+    "retries too, is left.",
 )
 @click.option("--reload", is_flag=True, help="Start anew when a Python file below this folder changes.")
 @click.option(

@@ -33,6 +33,11 @@ def mark_of(task: str | None = None, group: str | None = None) -> str:
     return QUEUE if group is None else GROUP + group_line(group)[2:]
 
 
+def line_of(mark: str) -> str:
+    """Return the line in which a paused group waits; empty = the mark is none of a group."""
+    return f"g:{mark.removeprefix(GROUP)}" if mark.startswith(GROUP) else ""
+
+
 def described(mark: str, queue: str) -> str:
     """Say what a mark of a queue stops."""
     if mark == QUEUE:

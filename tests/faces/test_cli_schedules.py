@@ -9,7 +9,7 @@ import pytest
 
 from streamwork import Streamwork
 from streamwork.store.commands import plain
-from streamwork.store.keys import QueueKeys
+from streamwork.store.keys import QueueKeys, queues
 from streamwork.store.planning import plan
 from tests.faces.conftest import TASKS, one_line
 from tests.helpers import state_of, wait_until
@@ -123,6 +123,40 @@ def test_what_stands_in_code_and_what_keeps_a_schedule_from_firing(project, work
     path.write_text(path.read_text() + DECLARED.replace("@app.every", "# "))
     problems = {one["name"]: one["problem"] for one in listed(project)}
     assert "this code declares it no more" in problems["tasks.declared"]
+
+
+def test_what_is_removed_and_stands_in_code_is_said_to_come_back(project, driver, keys, namespace):
+    app = Streamwork(namespace, settings={"url": project.environ["STREAMWORK_URL"]})
+    app.every(30, args=(1,), overlap="skip")(app.task(name="tasks.declared")(lambda n: n))
+    ((name, record),) = app.declared_schedules()["default"].items()
+    path = project.folder / "tasks.py"
+    path.write_text(path.read_text() + DECLARED)
+    driver.run(plan(keys, name, "declare", record))
+    driver.run(plain("SADD", queues(namespace), "default"))
+    first, second = run(project, "remove", "declared").splitlines()
+    assert first == "schedule tasks.declared: removed"
+    assert second.startswith("it stands in code, and comes back with the next worker")
+    assert "`streamwork schedules pause tasks.declared`" in second
+    driver.run(plan(keys, name, "declare", record))
+    path.write_text(TASKS.format(namespace=namespace))
+    assert run(project, "remove", "declared") == "schedule tasks.declared: removed\n"
+
+
+@pytest.mark.parametrize("command", ["pause", "resume", "remove", "run-now"])
+def test_the_end_of_its_name_is_enough_where_only_one_has_it(project, command):
+    run(project, "add", "shop.tick", "add", "1", *NINE)
+    run(project, "add", "shop.tock", "add", "1", *NINE)
+    if command == "run-now":
+        assert json.loads(run(project, command, "tick", "--json"))["schedule"] == "shop.tick"
+    else:
+        assert run(project, command, "tick").startswith("schedule shop.tick: ")
+    done = project.run("schedules", command, "tokc")
+    assert done.status == 2
+    assert "has no schedule 'tokc': did you mean shop.tock?" in one_line(done.err)
+    run(project, "add", "mail.tock", "add", "1", *NINE)
+    done = project.run("schedules", command, "tock")
+    assert done.status == 2
+    assert "did you mean mail.tock or shop.tock?" in one_line(done.err)
 
 
 def test_without_code_it_is_not_said_what_is_missing_in_it(project, namespace):

@@ -61,6 +61,12 @@ def test_every_command_teaches_with_examples_and_has_json_and_url(capsys, path):
     assert "--app" in text
 
 
+def test_the_help_of_burst_says_that_it_ends_with_what_this_worker_can_take(capsys):
+    assert main.run(["worker", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "End when nothing is left that this worker can take now" in text
+
+
 def test_a_wrong_command_is_answered_with_the_nearest(capsys):
     assert main.run(["wroker"]) == 2
     assert one_line(capsys.readouterr().err) == (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from streamwork import AlreadyQueued, Group, Limit, Rate, TaskFailed, Unique
 from streamwork.store.commands import plain
 from tests.apps import faults
-from tests.helpers import wait_until
+from tests.helpers import state_of, wait_until
 
 
 def spans(look):
@@ -168,6 +170,24 @@ def test_one_of_a_kind_is_joined_refused_or_replaced(start, send, notes):
     assert replaced.value.state == "cancelled"
     assert [run.text for run in notes.runs()] == ["instead"]
     assert task.options(unique="k").enqueue(notes.path, "later").id not in (first.id, other.id)
+
+
+@pytest.mark.parametrize("face", ["sync", "async"])
+def test_of_a_batch_it_is_said_which_call_was_refused_and_that_the_others_were_sent(send, app, face, driver, keys):
+    task = send.declared(faults.nothing)
+    first = task.options(unique="k").enqueue()
+    reject = task.options(unique=Unique("k", on_duplicate="reject"))
+    other = task.options(unique=Unique("l", on_duplicate="reject"))
+    calls = [task.call(), other.call(), reject.call(), other.call(), task.options(unique="m").call()]
+    with pytest.raises(AlreadyQueued) as refused:
+        app.enqueue_many(calls) if face == "sync" else asyncio.run(app.aenqueue_many(calls))
+    assert refused.value.task_id == first.id
+    text = str(refused.value)
+    assert text.startswith(
+        f"call 3 of the batch was refused, and 1 more that were sent with it: task message {first.id}"
+    )
+    assert sum(map(len, state_of(driver, keys).lanes.values())) == 1 + 3
+    assert "; 3 others were sent and stay sent" in text
 
 
 def test_unique_until_it_starts_lets_the_next_one_come(start, send, notes):

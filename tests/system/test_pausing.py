@@ -6,6 +6,9 @@ import asyncio
 
 import pytest
 
+from streamwork.broker.pausing import paused_checks
+from streamwork.broker.stats import overview
+from streamwork.broker.steps import ask
 from streamwork.errors import ConfigError
 from streamwork.ids import task_id_at_ms
 from streamwork.store.commands import plain
@@ -110,3 +113,18 @@ def test_async_twins_and_wrong_words(app, driver, keys):
             app.pause(**wrong)
     assert done(driver, keys) == 0
     assert driver.run(plain("EXISTS", keys.paused)) == 0
+
+
+def test_of_a_paused_group_its_own_line_is_counted(send, app, driver):
+    app.pause(queue="default", group="g1")
+    for group, count in (("g1", 3), ("g10", 2), ("other", 4)):
+        for _ in range(count):
+            send(faults.nothing, group=group)
+    app.pause(queue="default", group="g1")
+    app.pause(queue="default", group="empty")
+    queues = ask(driver, overview(app.name, ["default"])).queues
+    found = {check.found: check.remedy for check in ask(driver, paused_checks(app.name, queues))}
+    assert found == {
+        "group empty is paused on queue default": "streamwork resume --group empty",
+        "group g1 is paused on queue default: 3 waiting": "streamwork resume --group g1",
+    }

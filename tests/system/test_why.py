@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 
+import pytest
+
 from streamwork import Limit, Retry
 from streamwork.broker.stats import overview
 from streamwork.broker.steps import ask
+from streamwork.errors import ResultTimeout
 from streamwork.ids import new_task_id
 from streamwork.store.commands import plain
 from tests.apps import faults
@@ -104,6 +107,35 @@ def test_a_paused_queue_and_task_are_both_said(send, app, driver, keys):
     assert handle.cancel() == "requested"
     assert codes(handle) == ["cancel_requested", "no_worker"]
     driver.run(plain("HDEL", keys.cancelled, handle.id))
+
+
+def test_what_waits_in_the_line_of_a_paused_group_names_the_pause_and_not_the_limit(start, send, app):
+    start(slots=2)
+    send(faults.nothing, 1).result(timeout=10)
+    app.pause(queue="default", group="g1", reason="the night")
+    handle, _ = (send(faults.nothing, group="g1") for _ in range(2))
+    (reason,) = handle.why()
+    assert reason.code == "group_paused"
+    assert reason.text.startswith("its group g1 is paused on queue default (the night) since 20")
+    assert reason.text.endswith("; it waits in line with 1 others")
+    assert reason.remedy == "streamwork resume --group g1"
+    assert late(handle).endswith(
+        ": it waits: group g1 is paused on queue default (the night), until `streamwork resume --group g1`"
+    )
+    other = send(faults.nothing, group="g10")
+    other.result(timeout=10)
+    app.pause(queue="default")
+    assert codes(handle) == ["group_paused", "queue_paused"]
+    assert "queue default is paused, until `streamwork resume --queue default`" in late(handle)
+    app.resume(queue="default")
+    app.resume(group="g1")
+    handle.result(timeout=10)
+
+
+def late(handle):
+    with pytest.raises(ResultTimeout) as raised:
+        handle.result(timeout=0.2)
+    return str(raised.value)
 
 
 async def again(app, task_id):
