@@ -61,6 +61,7 @@ class Streamwork(Routing, Pausing, Planning, Burying):
             Endpoint(url)  # raises here for what is no URL, and connects to nothing
         self.tasks: dict[str, Task[..., Any]] = {}
         self._planned: dict[tuple[str, str], Schedule] = {}
+        self.dead_hooks = []
         self.lifespan_of: Lifespan[Any] | None = None
         self.connection = Connection(self.name, self.config)
         self.sending = Switch(self.connection)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import getpass
 import socket
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import msgspec
 
@@ -29,6 +29,7 @@ from streamwork.task import Task
 from streamwork.wire.codec import unpacker
 from streamwork.wire.signature import pack_call
 
+H = TypeVar("H", bound=Callable[[DeadRecord], object])
 _anything, _NIL = unpacker(Any), b"\xc0"
 
 
@@ -60,7 +61,28 @@ DEAD_OPTIONS = frozenset(DeadOptions.__annotations__)
 
 
 class Burying(Remembering):
-    """Dead letters are read from Redis page by page, and each is acted on by itself."""
+    """Dead letters are read from Redis page by page, and each is acted on by itself.
+
+    Attributes:
+        dead_hooks: What `on_dead` has taken.
+    """
+
+    dead_hooks: list[Callable[[DeadRecord], object]]
+
+    def on_dead(self, function: H) -> H:
+        """Let a function be told of dead letters: ``@app.on_dead``.
+
+        The worker that wrote the letter calls it with a `DeadRecord`, in a thread of its own, an async one on a loop of
+        that thread. It is told once at most: not where the worker dies first, nor where it cannot keep up. What it
+        raises is logged and harms nothing.
+
+        Raises:
+            ConfigError: It is no function.
+        """
+        if not callable(function):
+            raise ConfigError(f"on_dead: {function!r} is no function")
+        self.dead_hooks.append(function)
+        return function
 
     def dead(self, queue: str = "default", **asked: Unpack[DeadOptions]) -> Iterator[DeadRecord]:
         """Return the dead letters of a queue, oldest first: all, or what fits `DeadOptions`.
