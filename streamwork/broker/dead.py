@@ -5,6 +5,7 @@ Whatever is done to a letter holds only for the letter that was seen: the script
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -38,8 +39,8 @@ from streamwork.wire.message import (
 )
 from streamwork.wire.origin import origin_of
 
-# Letters of one read; the first one is small, since each may have a megabyte.
-PAGE, _FIRST = 200, 20
+# Letters of one read at most.
+PAGE = 200
 
 
 class DeadQuery(NamedTuple):
@@ -94,43 +95,64 @@ class DeadReading:
         self.is_over = False
         self.keys, self._query, self._names = keys, query, names
         self._left = query.limit
-        self._room = _FIRST
-        # Behind which score and member this goes on, and how many of that score were passed over.
+        # Behind which score and member this goes on; ids and sizes that were read ahead; how many of one score were
+        # passed over; up to which score it goes.
         self._cursor: tuple[float, bytes] | None = None
+        self._ahead: list[tuple[bytes, int]] = []
         self._passed = 0
-        self._newest: str | None = None
+        self._until: float | None = None
+        self._is_read = False
 
     def page(self) -> Steps[list[DeadRecord]]:
         """Read the next page, which may have nothing that fits; may be asked again after a failure."""
-        if self._newest is None and not self._query.ids:
-            (newest,) = yield [plain("ZREVRANGE", self.keys.dead, 0, 0, "WITHSCORES")]
-            self._newest = newest[1].decode() if newest else "-inf"
-        ids = [task_id.encode() for task_id in self._query.ids] or (yield from self._next_ids())
-        letters = (yield [plain("HMGET", self.keys.dead_body, *ids)])[0] if ids else []
-        size = sum(len(letter) for letter in letters if letter)
-        self._room = max(1, min(PAGE, MOST_BYTES * len(letters) // (4 * size + 1)))
-        pairs = zip(ids, letters, strict=True)
-        queue = self.keys.queue
-        found = [read_letter(queue, name.decode(errors="replace"), letter) for name, letter in pairs if letter]
+        key, queue = self.keys.dead_body, self.keys.queue
+        if not self._ahead:
+            yield from self._look_ahead()
+        count, size = 0, 0
+        while count < len(self._ahead) and (not count or size + self._ahead[count][1] <= MOST_BYTES):
+            size, count = size + self._ahead[count][1], count + 1
+        ids = [task_id for task_id, _ in self._ahead[:count]]
+        letters = (yield [plain("HMGET", key, *ids)])[0] if ids else []
+        pairs = [(name.decode(errors="replace"), letter) for name, letter in zip(ids, letters, strict=True) if letter]
+        found = [read_letter(queue, name, letter) for name, letter in pairs]
         fits = [record for record in found if self._fits(record)][: self._left]
+        self._ahead = self._ahead[count:]
         self._left = None if self._left is None else self._left - len(fits)
-        self.is_over = self.is_over or bool(self._query.ids) or self._left == 0
+        self.is_over = self._left == 0 or (self._is_read and not self._ahead)
         return fits
 
-    def _next_ids(self) -> Steps[list[bytes]]:
-        since = self._query.since_ms if self._cursor is None else repr(self._cursor[0])
-        until = self._newest if self._query.until_ms is None else str(self._query.until_ms)
-        (flat,) = yield [
-            plain("ZRANGEBYSCORE", self.keys.dead, "-inf" if since is None else since, str(until), "WITHSCORES",
-                  "LIMIT", self._passed, self._room)
-        ]  # fmt: skip
-        rows = [(float(score), member) for member, score in zip(flat[::2], flat[1::2], strict=True)]
-        # By score and member, not by a number of rows: what is retried or purged is not there any more.
-        new = [row for row in rows if self._cursor is None or row > self._cursor]
-        self._passed = 0 if new else self._passed + len(rows)
-        self._cursor = new[-1] if new else self._cursor
-        self.is_over = len(rows) < self._room
-        return [member for _, member in new]
+    def _look_ahead(self) -> Steps[None]:
+        if self._query.ids:
+            ids, cursor, passed, is_read = [one.encode() for one in self._query.ids], None, 0, True
+        else:
+            if self._until is None:
+                (newest,) = yield [plain("ZREVRANGE", self.keys.dead, 0, 0, "WITHSCORES")]
+                until_ms = self._query.until_ms
+                self._until = min(float(newest[1]) if newest else -1.0, math.inf if until_ms is None else until_ms)
+            rows = yield from self._rows()
+            new = [row for row in rows if (self._cursor is None or row > self._cursor) and row[0] <= self._until]
+            # Those of the same score that come before the last one, which is gone itself, are passed over.
+            passed, cursor = 0 if new else self._passed + len(rows), new[-1] if new else self._cursor
+            ids, is_read = [member for _, member in new], len(rows) < PAGE or rows[-1][0] > self._until
+        # Asked for before the letters: each may have a megabyte.
+        sizes = (yield [plain("HSTRLEN", self.keys.dead_body, task_id) for task_id in ids]) if ids else []
+        self._ahead = list(zip(ids, sizes, strict=True))
+        self._cursor, self._passed, self._is_read = cursor, passed, is_read
+
+    def _rows(self) -> Steps[list[tuple[float, bytes]]]:
+        """Read the next scores and ids: by the place of the last one, or where that is gone by its score."""
+        key, cursor = self.keys.dead, self._cursor
+        since = "-inf" if self._query.since_ms is None else str(self._query.since_ms)
+        rank = None
+        if cursor is not None:
+            rank, score = yield [plain("ZRANK", key, cursor[1]), plain("ZSCORE", key, cursor[1])]
+            rank, since = rank if score is not None and float(score) == cursor[0] else None, repr(cursor[0])
+        if rank is not None:
+            command = plain("ZRANGE", key, rank + 1, rank + PAGE, "WITHSCORES")
+        else:
+            command = plain("ZRANGEBYSCORE", key, since, "+inf", "WITHSCORES", "LIMIT", self._passed, PAGE)
+        (flat,) = yield [command]
+        return [(float(score), member) for member, score in zip(flat[::2], flat[1::2], strict=True)]
 
     def _fits(self, record: DeadRecord) -> bool:
         where = self._query.where

@@ -136,7 +136,7 @@ def edit(
     """Give a dead letter other arguments, checked against the task where the app declares it.
 
     What changed and who did it stands in the history. Its limits stay those it was sent with. Exit status 1 if there
-    is no such dead letter, or if the arguments do not fit.
+    is no such dead letter, 2 if the arguments do not fit.
     """
     task_id = checked_id(task_id)
     said = dict(_change(text) for text in changes)
