@@ -50,9 +50,14 @@ class Notices:
         if config.dead_webhook is not None:
             self._heralds.append(Herald("dead_webhook", Webhook(config.dead_webhook, app.name)))
 
+    @property
+    def listener(self) -> Settled | None:
+        """What is to be told of outcomes: this, or whoever else is where nobody hears of dead letters."""
+        return self if self._heralds else self._told
+
     def __call__(self, run: Run, item: SettleItem, committed: bool) -> None:
         """Hear that Redis has answered for an outcome."""
-        if committed and item.op[0] == "D" and self._heralds:
+        if committed and item.op[0] == "D":
             task_id = item.result_key[len(run.lane.queue.keys.result_prefix) :]
             for herald in self._heralds:
                 herald.put(run.lane.queue.name, task_id, item.rest[3])  # type: ignore[arg-type]

@@ -73,7 +73,7 @@ class Worker:
         self._name = name
         self._hand = Hand()
         self._notices = Notices(app, config, settled)
-        self._intake = Intake(self._hand, table, config.worker.slots, self._notices)
+        self._intake = Intake(self._hand, table, config.worker.slots, self._notices.listener)
         self._draining = asyncio.Event()
         self._cancelled = asyncio.Event()
         self._lifespan = Lifespan(app.lifespan_of, self.drain)

@@ -88,3 +88,14 @@ def test_what_another_version_has_written_is_shown_and_can_be_purged(driver, key
     assert sorted(found(driver, keys)) == sorted([one.task_id, other.task_id])
     assert retry(driver, keys, one.task_id)[one.task_id].startswith("nothing of it can be read")
     assert purge(driver, keys, one.task_id) == {one.task_id: ""}
+
+
+def test_those_that_stay_are_met_once_though_the_last_of_each_page_goes(driver, keys):
+    ids = [each.task_id for each in bury(driver, keys, 3 * PAGE)]
+    reading, met = DeadReading(keys, DeadQuery()), []
+    while not reading.is_over:
+        page = ask(driver, reading.page())
+        met += [record.id for record in page]
+        if page:
+            assert purge(driver, keys, met[-1]) == {met[-1]: ""}
+    assert sorted(met) == sorted(ids)

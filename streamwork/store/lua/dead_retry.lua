@@ -19,7 +19,7 @@ for n, kind in ipairs({'zset', 'hash', 'zset', 'hash'}) do
   local is = call('TYPE', KEYS[n]).ok
   if is ~= kind and is ~= 'none' then error('DEAD-TYPE ' .. KEYS[n] .. ' is a ' .. is) end
 end
-local letter = call('ZSCORE', KEYS[1], id) and call('HGET', KEYS[2], id)
+local letter = call('HGET', KEYS[2], id)
 if not letter then return 'gone' end
 if redis.sha1hex(letter) ~= ARGV[2] then return 'changed' end
 local t = call('TIME')
