@@ -9,6 +9,7 @@ from streamwork.errors import (
     ArgumentError,
     BodyTooLarge,
     ConfigError,
+    DeadLetterRefused,
     DuplicateTaskName,
     EnqueueUnknown,
     HistoryTrimmed,
@@ -34,6 +35,7 @@ from streamwork.errors import (
     WhereError,
 )
 from streamwork.handle import Call, Handle
+from streamwork.model.dead import DeadDone, DeadRecord
 from streamwork.model.history import HistoryGap, HistoryRecord
 from streamwork.model.limits import Debounce, Group, Limit, Rate, Unique
 from streamwork.model.policy import Retry
@@ -49,6 +51,9 @@ __all__ = [
     "Call",
     "ConfigError",
     "Context",
+    "DeadDone",
+    "DeadLetterRefused",
+    "DeadRecord",
     "Debounce",
     "DuplicateTaskName",
     "EnqueueUnknown",

@@ -11,9 +11,9 @@ from typing import Any, ParamSpec, TypeVar, Unpack, cast, overload
 
 from streamwork.config import Config, load
 from streamwork.connection import Connection
+from streamwork.dead import Burying
 from streamwork.errors import ConfigError, DuplicateTaskName, TaskNotFound
 from streamwork.handle import Call, Handle, Switch
-from streamwork.history import Remembering
 from streamwork.inline import InlineSending
 from streamwork.model.lane import DEFAULT_PRIORITY
 from streamwork.model.resources import Lifespan, lifespan_of
@@ -37,7 +37,7 @@ R = TypeVar("R")
 _unpack_anything = unpacker(Any)
 
 
-class Streamwork(Routing, Pausing, Planning, Remembering):
+class Streamwork(Routing, Pausing, Planning, Burying):
     """An app.
 
     Args:
@@ -61,6 +61,7 @@ class Streamwork(Routing, Pausing, Planning, Remembering):
             Endpoint(url)  # raises here for what is no URL, and connects to nothing
         self.tasks: dict[str, Task[..., Any]] = {}
         self._planned: dict[tuple[str, str], Schedule] = {}
+        self.dead_hooks = []
         self.lifespan_of: Lifespan[Any] | None = None
         self.connection = Connection(self.name, self.config)
         self.sending = Switch(self.connection)

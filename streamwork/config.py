@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from streamwork.errors import ConfigError
-from streamwork.settings import BY_QUEUE, NAME, ClientConfig, Config, KeepConfig, LivenessConfig, WorkerConfig
+from streamwork.settings import BY_QUEUE, NAME, WEBHOOK, ClientConfig, Config, KeepConfig, LivenessConfig, WorkerConfig
 
 __all__ = [
     "ClientConfig",
@@ -285,6 +285,9 @@ def _check_words(config: Config, origins: Mapping[str, str]) -> None:
                     f"{setting} {text!r} (set by {origins.get(setting, 'default')}): "
                     f"give {words} for all queues, and name=number for one of its own"
                 )
+    if config.dead_webhook is not None and not WEBHOOK.fullmatch(config.dead_webhook):
+        origin = origins.get("dead_webhook", "default")
+        raise ConfigError(f"dead_webhook (set by {origin}): give a URL such as https://example.org/dead")
     for name, word, known in (
         ("log_level", config.log_level, LOG_LEVELS),
         ("log_format", config.log_format, LOG_FORMATS),

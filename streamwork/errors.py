@@ -32,7 +32,8 @@
     │   ├── LeaseLost           lease_lost        another consumer holds the delivery
     │   ├── WorkerCut           worker_cut        a body has cancelled the loops of its worker
     │   ├── QueueNotFound       queue_not_found   nothing was ever sent to or read from it
-    │   └── HistoryTrimmed      history_trimmed   what was asked for is past its retention
+    │   ├── HistoryTrimmed      history_trimmed   what was asked for is past its retention
+    │   └── DeadLetterRefused   dead_letter       it is none, cannot be read, or was changed meanwhile
     └── ResultError             result
         ├── ResultTimeout       result_timeout    not finished in the time given
         ├── ResultGone          result_gone       finished, but its result is no longer kept
@@ -313,6 +314,12 @@ class HistoryTrimmed(BrokerError):
         super().__init__(message)
         self.task_id = task_id
         self.trimmed_at_ms = trimmed_at_ms
+
+
+class DeadLetterRefused(BrokerError):
+    """A dead letter is not there any more, cannot be read, or was changed meanwhile; nothing was written."""
+
+    code = "dead_letter"
 
 
 class ResultError(StreamworkError):

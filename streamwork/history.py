@@ -17,7 +17,7 @@ from streamwork.clock import SYSTEM_CLOCK
 from streamwork.errors import ConfigError, StoreUnavailable, WhereError
 from streamwork.guards import refuse_on_loop
 from streamwork.ids import task_id_at_ms
-from streamwork.model.history import ENDED_AS, FAILED, FAILURES, HistoryGap, HistoryRecord
+from streamwork.model.history import DONE_TO_DEAD, ENDED_AS, FAILED, FAILURES, HistoryGap, HistoryRecord
 from streamwork.model.instant import past_instant_ms
 from streamwork.model.span import Seconds
 from streamwork.model.where import Where
@@ -42,7 +42,8 @@ class HistoryOptions(TypedDict, total=False):
             now.
         task: A task, or a glob of names (``shop.mail.*``); one without a dot fits the last part of a name, too.
         state: How it ended: one of ``succeeded, skipped, cancelled, expired, dead, retried, crashed, deferred``, or
-            several; ``failed`` stands for dead, retried and crashed.
+            several; ``failed`` stands for dead, retried and crashed. Or what was done to a dead letter: ``requeued,
+            edited, purged``.
         tags: What a worker had to offer, at least.
         id: Of one task message.
         where: An expression over arguments, such as ``order_id == 7 and country != 'CH'``; see `model.where`.
@@ -165,20 +166,17 @@ class Remembering(ABC):
         follow, reverse, imported = (asked.get(name, False) for name in ("follow", "reverse", "imported"))
         if follow and (reverse or imported or until_ms is not None):
             raise ConfigError("follow goes on with what comes: leave reverse, until and imported out")
-        task, where, limit, after = (asked.get(name) for name in ("task", "where", "limit", "after"))
-        glob = task.name if isinstance(task, Task) else task
-        if not isinstance(glob, str | None):
-            raise ConfigError(f"task={task!r}: give a task, or a glob of names")
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-            raise ConfigError(f"limit={limit!r}: give a whole number from 1 on, or None for all")
+        where, after = asked.get("where"), asked.get("after")
+        glob, limit = glob_of(asked.get("task")), checked_limit(asked.get("limit"))
         if after is not None and (not isinstance(after, str) or not _CURSOR.fullmatch(after)):
             raise ConfigError(f"after={after!r}: give the cursor of a record")
-        expression = None if where is None else Where(where)  # type: ignore[arg-type]
+        expression = None if where is None else Where(where)
         if expression is not None:
             self._check_names(expression, glob)
         return Query(
             since_ms, until_ms, glob or "", _states(asked.get("state", ())), tags_of(asked.get("tags", ())),
-            _task_id(asked.get("id")), expression, limit, after or "", bool(reverse), bool(follow), bool(imported),
+            checked_task_id(asked.get("id")), expression, limit, after or "", bool(reverse), bool(follow),
+            bool(imported),
         )  # fmt: skip
 
     def _check_names(self, where: Where, glob: str | None) -> None:
@@ -195,6 +193,23 @@ class Remembering(ABC):
                 raise WhereError(f"where {where.text!r}: task {glob} has no argument {name!r}: {hint}")
 
 
+def glob_of(task: object) -> str | None:
+    """Return the names that ``task=`` stands for; raises ConfigError for what is neither a task nor a text."""
+    glob = task.name if isinstance(task, Task) else task
+    if not isinstance(glob, str | None):
+        raise ConfigError(f"task={task!r}: give a task, or a glob of names")
+    return glob
+
+
+def checked_limit(limit: object) -> int | None:
+    """Return ``limit=`` as it is; raises ConfigError for what is no number of records."""
+    if limit is None:
+        return None
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise ConfigError(f"limit={limit!r}: give a whole number from 1 on, or None for all")
+    return limit
+
+
 def _positional(task: Task[..., Any]) -> list[str]:
     parameters = task.signature.shape.parameters.values()
     return [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
@@ -204,16 +219,18 @@ def _states(state: str | Iterable[str]) -> frozenset[str]:
     words = [state] if isinstance(state, str) else list(state)
     found: set[str] = set()
     for word in words:
-        if word not in ENDED_AS and word != FAILED:
+        if word not in ENDED_AS and word not in DONE_TO_DEAD and word != FAILED:
             raise ConfigError(
                 f"state {word!r}: history tells how attempts ended, as {', '.join(ENDED_AS)}, "
-                f"or {FAILED} for {', '.join(sorted(FAILURES))}"
+                f"or {FAILED} for {', '.join(sorted(FAILURES))}; and what was done to dead letters, as "
+                f"{', '.join(DONE_TO_DEAD)}"
             )
         found |= FAILURES if word == FAILED else {word}
     return frozenset(found)
 
 
-def _task_id(text: str | None) -> str:
+def checked_task_id(text: object) -> str:
+    """Return a task id as it is stored, empty for None; raises ConfigError for what is none."""
     if text is None:
         return ""
     digits = text.replace("-", "").lower() if isinstance(text, str) else ""

@@ -9,10 +9,13 @@ import msgspec
 # What may be part of a key; `store.keys.checked_name` says so in words.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,99}")
 
+WEBHOOK = re.compile(r"https?://[^\s/]+\S*")
+
 # What is said of every queue and of single ones: the pattern of its numbers, and how to word it.
 BY_QUEUE = {
     "client.max_backlog": (r"[0-9]{1,15}", "a whole number, 0 = no limit,"),
     "keep.history_s": (r"[0-9]{1,12}(\.[0-9]{1,9})?", "seconds, 0 = for ever,"),
+    "keep.dead_s": (r"[0-9]{1,12}(\.[0-9]{1,9})?", "seconds, 0 = for ever,"),
     "keep.history_most": (r"[0-9]{1,15}", "a whole number, 0 = no bound,"),
 }
 
@@ -124,11 +127,14 @@ class KeepConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             one of its own; 0 = for ever. A week where nothing is said.
         history_most: The same by count, written so: records of a queue's journal at most, and the entries that those
             speak of; 0 = no bound, as where nothing is said. What is unsettled, or newer than that, stays in any case.
+        dead_s: Dead letters, from when they died on, written so; 0 = for ever. 90 days where nothing is said: long
+            enough for whoever is to look at them, and an end for what nobody does.
     """
 
     result_s: float = 86_400.0
     history_s: tuple[str, ...] = ("604800",)
     history_most: tuple[str, ...] = ()
+    dead_s: tuple[str, ...] = ("7776000",)
 
     def age_ms(self, queue: str) -> int:
         """How long the history of a queue is kept, ms; 0 = for ever."""
@@ -138,8 +144,12 @@ class KeepConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """How many records of a queue are kept; 0 = no bound."""
         return int(of_queue(self.history_most, queue) or 0)
 
+    def dead_ms(self, queue: str) -> int:
+        """How long the dead letters of a queue are kept, ms; 0 = for ever."""
+        return round(float(of_queue(self.dead_s, queue) or DAYS_90_S) * 1000)
 
-WEEK_S = "604800"
+
+WEEK_S, DAYS_90_S = "604800", "7776000"
 
 
 def of_queue(texts: tuple[str, ...], queue: str) -> str | None:
@@ -161,6 +171,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             meet there.
         log_level: Of the worker's log lines: debug, info, warning, error or critical.
         log_format: Of the same: ``text`` or ``json``, one object per line.
+        dead_webhook: URL that workers post each dead letter to, as JSON and without its arguments; None = none.
     """
 
     url: str | None = None
@@ -170,6 +181,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     folder: str = ".streamwork"
     log_level: str = "info"
     log_format: str = "text"
+    dead_webhook: str | None = None
     client: ClientConfig = ClientConfig()
     worker: WorkerConfig = WorkerConfig()
     liveness: LivenessConfig = LivenessConfig()

@@ -30,6 +30,7 @@ FLOORS: list[list[list[set[str]]]] = [
                 "pausing",
                 "schedules",
                 "history",
+                "dead",
                 "connection",
                 "links",
                 "inline",

@@ -150,7 +150,8 @@ def test_every_command_and_option_that_is_named_exists():
     tasks = cli.get_command(click.Context(cli), "tasks")
     schedules = cli.get_command(click.Context(cli), "schedules")
     history = cli.get_command(click.Context(cli), "history")
-    groups = [each for group in (tasks, schedules, history) for each in group.commands.values()]
+    dead = cli.get_command(click.Context(cli), "dead")
+    groups = [each for group in (tasks, schedules, history, dead) for each in group.commands.values()]
     commands = cli.get_command(click.Context(cli), "worker"), *groups
     known = {option for command in commands for parameter in command.params for option in parameter.opts}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--help"}

@@ -27,7 +27,8 @@ COLUMNS = {
     "enqueued_at_ms": "int64", "started_at_ms": "int64", "ended_at_ms": "int64", "detail": "string",
     "error_type": "string", "error_digest": "string", "result_bytes": "int64", "parent": "string",
     "trace_id": "string", "replay_of": "string", "args": "string", "kwargs": "string", "body": "binary",
-    "what": "string", "since_ms": "int64", "until_ms": "int64", "trimmed_at_ms": "int64", "why": "string",
+    "round": "int64", "what": "string", "since_ms": "int64", "until_ms": "int64", "trimmed_at_ms": "int64",
+    "why": "string",
 }  # fmt: skip
 
 
@@ -115,6 +116,8 @@ def _rows(path: Path, file: Any, arrow: Any) -> Iterator[One]:
                     row[name] = None if row.get(name) is None else msgspec.json.decode(row[name])
                 row["kwargs"] = row.get("kwargs") or {}
                 kind = HistoryGap if row.get("kind") == "gap" else HistoryRecord
-                yield msgspec.convert({name: row.get(name) for name in ("kind", *kind.__struct_fields__)}, One)
+                yield msgspec.convert(
+                    {name: row[name] for name in ("kind", *kind.__struct_fields__) if name in row}, One
+                )
     except (arrow.ArrowException, OSError, msgspec.MsgspecError) as error:
         raise HistoryFileError(f"{path} is garbled: {error}") from error

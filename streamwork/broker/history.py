@@ -245,7 +245,7 @@ def _record(queue: str, cursor: str, record: JournalRecord, body: bytes | None) 
         worker=record.consumer, enqueued_at_ms=int(enqueued_ms) if enqueued_ms.isdecimal() else None,
         started_at_ms=record.started_at_ms or None, ended_at_ms=record.ended_at_ms, detail=record.detail,
         error_type=record.error_type, error_digest=record.digest, result_bytes=record.result_bytes,
-        parent=record.parent, trace_id=record.trace_id, replay_of=asked.replay_of if asked else "",
+        parent=record.parent, trace_id=record.trace_id, round=record.round, replay_of=asked.replay_of if asked else "",
         args=asked.args if asked else None, kwargs=asked.kwargs if asked else {}, body=body,
     )  # fmt: skip
 

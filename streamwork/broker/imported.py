@@ -46,6 +46,7 @@ def journal_of(record: HistoryRecord) -> bytes:
             WIRE_VERSION, record.id, record.task, record.state, record.lane, record.entry.encode(), record.attempt,
             record.worker, record.started_at_ms or 0, record.ended_at_ms, record.detail, record.crashes,
             record.result_bytes, record.error_type, record.error_digest, record.parent, record.trace_id,
+            record.round,
         )
     )  # fmt: skip
 

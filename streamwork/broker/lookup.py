@@ -54,10 +54,9 @@ class TaskView(msgspec.Struct):
         state: Where it is in its life; ``unknown`` when its entry was settled and neither result nor journal is kept.
         task: Task name.
         args, kwargs: Arguments in their plain form; None = the body is not kept.
-        lane: Lane name.
-        entry: Entry id of the last known delivery.
+        lane, entry: Lane name, and entry id of the last known delivery.
         created_at_ms: From the id.
-        attempt: Run that comes next, goes on or was the last.
+        attempt, round: Run that comes next, goes on or was the last; grows when a dead letter is retried.
         crashes: Processes that died while it ran.
         run_at_ms: When it is due.
         consumer, worker: Who has it, and that consumer's registration.
@@ -79,6 +78,7 @@ class TaskView(msgspec.Struct):
     entry: str = ""
     created_at_ms: int | None = None
     attempt: int = 1
+    round: int = 1
     crashes: int = 0
     run_at_ms: int | None = None
     consumer: str = ""
@@ -248,7 +248,7 @@ def _read_last_record(view: TaskView, last: JournalRecord) -> None:
     view.crashes = max(view.crashes, last.crashes)
     if view.state == State.UNKNOWN:
         view.lane, view.entry = view.lane or last.lane, last.entry.decode()
-        view.attempt, view.consumer = last.attempt, last.consumer
+        view.attempt, view.round, view.consumer = last.attempt, last.round, last.consumer
         if last.state in State.__members__.values():
             view.state = State(last.state)
             view.reason = last.detail
@@ -280,7 +280,7 @@ def _read_dead(view: TaskView, data: bytes) -> None:
 
 
 def _read_attempt(view: TaskView, attempt: Attempt = FIRST_ATTEMPT) -> None:
-    view.attempt, view.crashes = attempt.attempt, attempt.crashes
+    view.attempt, view.crashes, view.round = attempt.attempt, attempt.crashes, attempt.round
 
 
 def _read_body(view: TaskView, body: bytes) -> None:

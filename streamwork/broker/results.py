@@ -133,8 +133,10 @@ class Results:
 
     def ended(self, task_id: str, record: bytes) -> None:
         """Hand a result record to whoever waits for it, and keep it for whoever will ask soon."""
+        # Every end is the last one but that of a dead letter: it may be retried, by any process.
+        is_last = not record.startswith(b"dead\n", record.find(b"\n") + 1)
         with self._lock:
-            if len(record) <= _RECENT_BYTES:
+            if is_last and len(record) <= _RECENT_BYTES:
                 self._recent[task_id] = record
                 if len(self._recent) > _RECENT:
                     self._recent.popitem(last=False)

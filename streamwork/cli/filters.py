@@ -19,7 +19,8 @@ from streamwork.model.instant import read_instant
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _instant(ctx: click.Context, param: click.Parameter, text: str | None) -> datetime | None:
+def past_instant(ctx: click.Context, param: click.Parameter, text: str | None) -> datetime | None:
+    """Read an option that is an instant; None stays None."""
     if text is None:
         return None
     try:
@@ -40,9 +41,12 @@ def filter_options(command: F) -> F:
         click.option("--tag", "tags", metavar="A,B", callback=names("tag"), help="What a worker had to offer."),
         click.option("--state", "state", metavar="A,B", help=f"How it ended: {', '.join(ENDED_AS)}, or {FAILED}."),
         click.option("--task", metavar="GLOB", help="Names such as 'shop.mail.*'; without a dot, the last part."),
-        click.option("--until", metavar="TIME", callback=_instant, help="Ended then or earlier. [default: now]"),
+        click.option("--until", metavar="TIME", callback=past_instant, help="Ended then or earlier. [default: now]"),
         click.option(
-            "--since", metavar="TIME", callback=_instant, help="Ended then or later: 90s, 15m, 2h, 7d ago, or ISO 8601."
+            "--since",
+            metavar="TIME",
+            callback=past_instant,
+            help="Ended then or later: 90s, 15m, 2h, 7d ago, or ISO 8601.",
         ),
     ):
         command = option(command)

@@ -132,11 +132,17 @@ def gap_text(gap: HistoryGap) -> str:
 
 
 def _call(record: HistoryRecord) -> str:
-    run = f" (run {record.attempt})" if record.attempt > 1 else ""
-    if record.args is None:
-        return f"{record.task or 'unreadable message'}(…){run}"
-    said = [*map(_value, record.args), *(f"{name}={_value(value)}" for name, value in record.kwargs.items())]
-    return f"{record.task}({', '.join(said)}){run}"
+    said = [f"round {record.round}"] if record.round > 1 else []
+    said += [f"run {record.attempt}"] if record.attempt > 1 else []
+    return call_text(record.task, record.args, record.kwargs) + (f" ({', '.join(said)})" if said else "")
+
+
+def call_text(task: str, args: list[Any] | None, kwargs: dict[str, Any]) -> str:
+    """Return a call as people write it, whatever of it is known."""
+    if args is None:
+        return f"{task or 'unreadable message'}(…)"
+    said = [*map(_value, args), *(f"{name}={_value(value)}" for name, value in kwargs.items())]
+    return f"{task}({', '.join(said)})"
 
 
 def _value(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import msgspec
@@ -78,6 +79,9 @@ def _origin(origin: str, variable: str) -> str:
 
 
 def _shown(name: str, value: Any) -> Any:
+    if name == "dead_webhook" and value is not None:
+        parts = urlsplit(value)  # what stands behind its host is often its password
+        return f"{parts.scheme}://{parts.hostname}/***"
     return masked(value) if name == "url" and value is not None else value
 
 

@@ -198,7 +198,8 @@ def _runs(view: TaskView) -> str | None:
     if not began:
         return None
     comes = " comes" if view.state in (State.WAITING, State.SCHEDULED) else ""
-    return f"{view.attempt}{comes}" + (f", and {view.crashes} crashed" if view.crashes else "")
+    in_round = f" in round {view.round}" if view.round > 1 else ""
+    return f"{view.attempt}{in_round}{comes}" + (f", and {view.crashes} crashed" if view.crashes else "")
 
 
 def _call(view: TaskView) -> str:

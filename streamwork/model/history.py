@@ -11,6 +11,8 @@ import msgspec
 RETRIED, CRASHED, DEFERRED = "retried", "crashed", "deferred"
 # What an attempt can have ended as, and the word for those that went wrong.
 ENDED_AS = ("succeeded", "skipped", "cancelled", "expired", "dead", RETRIED, CRASHED, DEFERRED)
+# What people did to a dead letter stands in the journal, too: these are no attempts, and `worker` is who it was.
+REQUEUED, EDITED, PURGED = DONE_TO_DEAD = "requeued", "edited", "purged"
 FAILED, FAILURES = "failed", frozenset({"dead", RETRIED, CRASHED})
 
 
@@ -23,8 +25,9 @@ class HistoryRecord(msgspec.Struct, frozen=True, kw_only=True, tag="attempt", ta
         id: Task id.
         task: Task name; empty where the message could not be read.
         state: How the attempt ended: a state, or ``retried``, ``crashed`` (its process died) or ``deferred`` (set aside
-            without an attempt being counted).
+            without an attempt being counted); or what was done to a dead letter: ``requeued``, ``edited``, ``purged``.
         attempt: Which run, 1 = first.
+        round: 1, and one more for each time it was retried after it was dead; attempts are counted in each anew.
         crashes: Processes that had died while they ran the message.
         lane, tags, entry: Where it waited, what a worker had to offer, and which entry it was.
         worker: The consumer that ran it.
@@ -61,6 +64,7 @@ class HistoryRecord(msgspec.Struct, frozen=True, kw_only=True, tag="attempt", ta
     result_bytes: int
     parent: str
     trace_id: str
+    round: int = 1
     replay_of: str = ""
     args: list[Any] | None = None
     kwargs: dict[str, Any] = msgspec.field(default_factory=dict)

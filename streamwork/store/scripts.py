@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from streamwork.store.archiving import IMPORT
+from streamwork.store.burying import BURYING
 from streamwork.store.commands import Arg, Command, Script, call_script, plain
 from streamwork.store.healing import HEAL, MAINTAIN, RESTORE, TRIM
 from streamwork.store.keys import GROUP, QueueKeys
@@ -19,9 +20,7 @@ ENQUEUE = Script("enqueue")
 SETTLE = Script("settle")
 PROMOTE = Script("promote")
 REGISTER, REVIVE, PULSE = Script("register"), Script("revive"), Script("pulse")
-TAKE = Script("take")
-RELEASE = Script("release")
-ADOPT = Script("adopt")
+TAKE, RELEASE, ADOPT = Script("take"), Script("release"), Script("adopt")
 DROP_CONSUMER = Script("drop_consumer")
 CANCEL = Script("cancel")
 WATCH = Script("watch")
@@ -29,6 +28,7 @@ WATCH = Script("watch")
 ALL_SCRIPTS = (
     ENQUEUE, SETTLE, PROMOTE, REGISTER, REVIVE, PULSE, TAKE, RELEASE, ADOPT, HEAL, RESTORE, DROP_CONSUMER, MAINTAIN,
     CANCEL, WATCH, TRIM, LOOK, SCHEDULE, SUBMIT, BEGIN, SWEEP, PAUSE, UNHOLD, FIRE, PLAN, IMPORT,
+    *BURYING,
 )  # fmt: skip
 
 # How the mark of a run that is to be ended goes on behind who asked.

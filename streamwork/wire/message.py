@@ -22,16 +22,10 @@ class Options(
     frozen=True,
     omit_defaults=True,
     rename={
-        "timeout_ms": "t",
-        "keep_ms": "k",
-        "retry": "m",
-        "replay_of": "o",
-        "headers": "h",
-        "expires_at_ms": "x",
-        "soft_ms": "s",
-        "begins": "b",
+        "timeout_ms": "t", "keep_ms": "k", "retry": "m", "replay_of": "o", "headers": "h", "expires_at_ms": "x",
+        "soft_ms": "s", "begins": "b",
     },
-):
+):  # fmt: skip
     """What one task message carries beside its arguments; absent fields follow the task's declaration.
 
     Attributes:
@@ -220,6 +214,7 @@ class JournalRecord(msgspec.Struct, frozen=True, array_like=True):
         result_bytes: Size of what it returned, packed; 0 = nothing, or the record is of an older version.
         error_type, digest: Class of the failure, and what those that came the same way share (`model.digest`).
         parent, trace_id: Id of the message that sent it, and of its trace, where its headers say so.
+        round: Grows when a dead letter is retried (I3).
     """
 
     version: int
@@ -239,6 +234,7 @@ class JournalRecord(msgspec.Struct, frozen=True, array_like=True):
     digest: str = ""
     parent: str = ""
     trace_id: str = ""
+    round: int = 1
 
 
 class DeadLetter(msgspec.Struct, frozen=True, array_like=True):
@@ -255,6 +251,8 @@ class DeadLetter(msgspec.Struct, frozen=True, array_like=True):
         attempt: The attempt record.
         died_at_ms: When.
         body: The stored body, or every field of a garbage entry, packed.
+        limits: Packed limits that it asks for anew when it is retried (flow.lua); settle.lua fills them in, since what
+            has ended has them no more. Empty = none.
     """
 
     version: int
@@ -266,6 +264,7 @@ class DeadLetter(msgspec.Struct, frozen=True, array_like=True):
     attempt: str
     died_at_ms: int
     body: bytes
+    limits: bytes = b""
 
 
 _dead = msgspec.msgpack.Decoder(DeadLetter)

@@ -203,9 +203,12 @@ class Endings:
         )
         options = run.message.options if run.message is not None else None
         # What most have not is not written: a record of nothing but a success stays the shortest.
-        if error is not None or (options is not None and options.headers is not None):
+        is_later_round = run.attempt.round > 1
+        if error is not None or is_later_round or (options is not None and options.headers is not None):
             kind, digest = error or ("", "")
             record = (*record, kind, digest or (digest_of(kind) if kind else ""), *origin_of(options))
+        if is_later_round:
+            record = (*record, run.attempt.round)
         return encode_record(record)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple
 
+from streamwork.broker.dead import PURGE, DeadQuery, DeadReading, doing
 from streamwork.broker.info import info, is_nearly_full
 from streamwork.broker.inspect import order
+from streamwork.broker.steps import aask
 from streamwork.clock import SYSTEM_CLOCK
 from streamwork.config import Config
 from streamwork.errors import DecodeError, StoreRejected
@@ -25,18 +27,23 @@ _LAST_SEQ = 2**64 - 1
 
 
 class Keep(NamedTuple):
-    """How long the history of a queue is kept: ms and number of records, 0 = no bound; and what readers are told."""
+    """How long the history of a queue is kept: ms and number of records, 0 = no bound; and what readers are told.
+
+    And for how many ms its dead letters are.
+    """
 
     age_ms: int
     most: int
     by_age_words: str
     by_count: str
+    dead_ms: int
 
     @classmethod
     def of(cls, config: Config, queue: str) -> Keep:
         """Return what the settings say of a queue."""
         age_ms, most = config.keep.age_ms(queue), config.keep.most(queue)
-        return cls(age_ms, most, f"keep.history_s = {age_ms / 1000:g}", f"keep.history_most = {most}")
+        by_age, by_count = f"keep.history_s = {age_ms / 1000:g}", f"keep.history_most = {most}"
+        return cls(age_ms, most, by_age, by_count, config.keep.dead_ms(queue))
 
     def by_age(self, now_ms: int, *, is_hasty: bool) -> tuple[int, str]:
         """Return up to which instant all is too old, 0 = nothing is, and why."""
@@ -95,6 +102,8 @@ class Maintainer(Service):
     TRIMMED_AT_ONCE = 10_000
     # Records of the journal that are read, to know which entries they speak of, before they go by count.
     COUNTED_AT_ONCE, PAGE = 20_000, 2_000
+    # Pages of dead letters that one tick frees, up to 200 letters each.
+    DEAD_PAGES = 5
 
     def __init__(self, driver: AsyncDriver, config: Config, queue: QueueFacts) -> None:
         super().__init__()
@@ -125,8 +134,9 @@ class Maintainer(Service):
             oldest = str(min(oldest_ms, open_ms))
             trimmed.append(await self._driver.run(healing.trim(keys, oldest, step, now_ms, why)))
         counted = await self._trim_by_count(open_ms, now_ms) if self._keep.most else 0
+        is_buried = await self._purge_dead(now_ms)
         # Redis trims whole nodes, of which a hundred entries are the most: a step ends a little below what it may.
-        if max(trimmed, default=0) >= step - 100 or counted >= self.COUNTED_AT_ONCE:
+        if max(trimmed, default=0) >= step - 100 or counted >= self.COUNTED_AT_ONCE or not is_buried:
             return self.MORE_S
         return self.HASTY_S if self._is_hasty and any(trimmed) else None
 
@@ -157,6 +167,21 @@ class Maintainer(Service):
             await self._driver.run(healing.trim(keys, after(rows[-1][0]).decode(), 0, now_ms, self._keep.by_count))
             gone += len(rows)
         return gone
+
+    async def _purge_dead(self, now_ms: int) -> bool:
+        """Free the dead letters that are too old, some at a time; answers whether these were all."""
+        if not self._keep.dead_ms:
+            return True
+        reading, gone = DeadReading(self._queue.keys, DeadQuery(until_ms=now_ms - self._keep.dead_ms)), 0
+        by = f"keep.dead_s = {self._keep.dead_ms / 1000:.10g}"
+        for _ in range(self.DEAD_PAGES):
+            gone += sum(not why for _, why in await aask(self._driver, doing(reading, PURGE, by, dry_run=False)))
+            if reading.is_over:
+                break
+        if gone:
+            facts = {"queue": self._queue.keys.queue, "letters": gone, "why": by}
+            logger.info("dead letters past their retention are purged", extra=facts)
+        return reading.is_over
 
     async def _is_nearly_full(self) -> bool:
         try:

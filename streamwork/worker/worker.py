@@ -28,6 +28,7 @@ from streamwork.worker.drain import Drain, Hand
 from streamwork.worker.executors import Executors
 from streamwork.worker.intake import Intake, Settled
 from streamwork.worker.lifespan import Lifespan
+from streamwork.worker.notices import Notices
 from streamwork.worker.runner import Runner
 from streamwork.worker.selfcheck import SelfCheck
 from streamwork.worker.settle import Settler
@@ -66,14 +67,13 @@ class Worker:
         self.on_fenced: Callable[[], None] | None = None
         self.spooled: Path | None = None
         self.outage = Outage()
-        self._queues = [
-            QueueSide(QueueKeys(app.name, queue), number)
-            for number, queue in enumerate(config.worker.queues or app.queues)
-        ]
+        sides = enumerate(config.worker.queues or app.queues)
+        self._queues = [QueueSide(QueueKeys(app.name, queue), number) for number, queue in sides]
         self._by_name = {queue.name: queue for queue in self._queues}
         self._name = name
         self._hand = Hand()
-        self._intake = Intake(self._hand, table, config.worker.slots, settled)
+        self._notices = Notices(app, config, settled)
+        self._intake = Intake(self._hand, table, config.worker.slots, self._notices.listener)
         self._draining = asyncio.Event()
         self._cancelled = asyncio.Event()
         self._lifespan = Lifespan(app.lifespan_of, self.drain)
@@ -286,6 +286,7 @@ class Worker:
         Raises:
             BaseException: What the lifespan raised at its end, to a program in whose loop this worker is a guest.
         """
+        await self._notices.close()
         await self._lifespan.leave()
         await self._reading.close()
         await self.driver.close()

@@ -96,3 +96,11 @@ def test_a_wrong_setting_is_one_line(bare, variables, words):
     done = bare.run("config", "show", **variables)
     assert done.status == 2
     assert words in one_line(done.err)
+
+
+def test_what_stands_behind_the_host_of_a_webhook_is_not_shown(project):
+    shown = project.run("config", "show", "--json", STREAMWORK_DEAD_WEBHOOK="https://me:pw@hooks.example.org/T1/secret")
+    assert shown.status == 0
+    assert "https://hooks.example.org/***" in shown.out
+    assert "secret" not in shown.out
+    assert "pw" not in shown.out

@@ -13,6 +13,7 @@ from streamwork.model.limits import Limit, Rate, Unique
 from streamwork.model.pausing import held_score
 from streamwork.store import healing, scripts
 from streamwork.store.archiving import take_records
+from streamwork.store.burying import dead_edit, dead_purge, dead_retry
 from streamwork.store.commands import plain
 from streamwork.store.endpoint import Endpoint
 from streamwork.store.keys import queues, spec_of
@@ -24,6 +25,7 @@ from streamwork.store.scheduling import schedule
 from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.sync_driver import SyncDriver
 from tests.helpers import body_of, seed
+from tests.redis.burial import bury, letter_of
 from tests.redis.kit import LANE, deliver, end, outgoing, put, read, take
 
 HIGH = "9:gpu"
@@ -86,6 +88,9 @@ def examples(keys):
         "unhold": (unhold(keys, 5), 0, 0),
         "plan": (plan(keys, "nightly", "add", b"r"), 0, 0),
         "fire": (fire(keys, "nightly", b"r", 1, Fired("id", b"1:\n1\nb"), "queue"), 0, 0),
+        "dead_retry": (dead_retry(keys, "id", b"l", b"1:\n1\nb", b"", b"j"), 0, 0),
+        "dead_edit": (dead_edit(keys, "id", b"l", b"m", b"j"), 0, 0),
+        "dead_purge": (dead_purge(keys, "id", b"l", b"j"), 0, 0),
         "look": (look([plain("HGETALL", keys.added), plain("TIME"), plain("XINFO", "GROUPS", keys.lane(LANE))]), 2, 9),
     }
 
@@ -180,6 +185,7 @@ def test_scripts_touch_only_keys_that_they_declare(own, own_keys, fenced):
     walk_faults(fenced, keys)
     walk_limits(fenced, keys)
     walk_schedules(fenced, keys)
+    walk_dead_letters(fenced, keys)
     assert denied(own) == []
     assert fenced.used == {script.name for script in ALL_SCRIPTS}
 
@@ -314,6 +320,19 @@ def walk_faults(driver, keys):
     driver.run(scripts.settle(keys, "w3", [end(keys, held[2], op) for op in ("S", "R", "D!")]))
     driver.run(healing.heal(keys, LANE, 1))
     driver.run(scripts.watch(keys, "r", 1000))
+
+
+def walk_dead_letters(driver, keys):
+    """Let messages with limits die, run again, change and go."""
+    one, other = bury(driver, keys, 2)
+    limits = msgspec.msgpack.encode([("u", "dead", "r", 0, 0), ("c", "c:dead", 1)])
+    seen = letter_of(driver, keys, one.task_id)
+    for name in (one.task_id, other.task_id):
+        driver.run(dead_retry(keys, name, letter_of(driver, keys, name).letter, b"1:\n1\nb", limits, b"j"))
+    assert driver.run(dead_retry(keys, one.task_id, seen.letter, b"", b"", b"j")) == "gone"
+    letter = letter_of(driver, keys, other.task_id).letter
+    assert driver.run(dead_edit(keys, other.task_id, letter, letter + b"x", b"j")) == ""
+    assert driver.run(dead_purge(keys, other.task_id, b"", b"j")) == ""
 
 
 def walk_schedules(driver, keys):

@@ -19,6 +19,9 @@ from streamwork.store.keys import QueueKeys
 from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.worker.member import QueueFacts
 from streamwork.worker.upkeep import Maintainer, after
+from tests.helpers import state_of
+from tests.leaks import leaked
+from tests.redis.burial import bury
 from tests.redis.kit import LANE, deliver, end, read, settle
 
 HIGH = "3:"
@@ -176,3 +179,19 @@ def test_history_that_is_young_stays_by_age(driver, keys, keeper):
     assert (
         now_ms - int(driver.run(plain("XRANGE", keys.journal, "-", "+", "COUNT", 1))[0][0].partition(b"-")[0]) < 60_000
     )
+
+
+def test_dead_letters_past_their_retention_go_some_at_a_time_and_the_journal_says_why(driver, keys, keeper, namespace):
+    ids = {each.task_id for each in bury(driver, keys, 1_400)}
+    now_ms = SYSTEM_CLOCK.now_ms()
+    young = [task_id for task_id in sorted(ids)[:3] if driver.run(plain("ZADD", keys.dead, now_ms, task_id)) == 0]
+    keeper(1, dead_s=0)
+    assert driver.run(plain("ZCARD", keys.dead)) == 1_400
+    assert keeper(1, dead_s=3600) == [Maintainer.MORE_S]
+    assert 3 < driver.run(plain("ZCARD", keys.dead)) < 1_400
+    assert keeper(3)[-1] is None
+    assert [task_id.decode() for task_id in driver.run(plain("ZRANGE", keys.dead, 0, -1))] == young
+    purged = [record for record in state_of(driver, keys).journal if record.state == "purged"]
+    assert {record.id for record in purged} == ids - set(young)
+    assert {record.consumer for record in purged} == {"keep.dead_s = 3600", "keep.dead_s = 7776000"}
+    assert leaked(driver, namespace) == []

@@ -12,6 +12,8 @@ from typing import Any, assert_type
 from streamwork import (
     Call,
     Context,
+    DeadDone,
+    DeadRecord,
     Handle,
     HistoryGap,
     HistoryRecord,
@@ -181,6 +183,28 @@ def kinds() -> None:
     assert everything
     sent: Handle[object] = send_receipt.enqueue(1, "x")
     assert sent
+
+
+@app.on_dead
+def tell(letter: DeadRecord) -> None:
+    assert_type(letter.args, list[Any] | None)
+
+
+@app.on_dead
+async def atell(letter: DeadRecord) -> None:
+    assert_type(letter.traceback, str)
+
+
+async def dead_letters() -> None:
+    for letter in app.dead("mail", task=send_receipt, since=dt.timedelta(hours=2), where="order_id == 7"):
+        assert_type(letter, DeadRecord)
+        assert_type(app.edit_dead(letter.id, {"to": "a@b.c"}, "mail"), DeadRecord)
+    async for one in app.adead(reason=["failed", "lost"]):
+        assert_type(await app.aedit_dead(one.id, {"to": "a@b.c"}), DeadRecord)
+    assert_type(app.retry_dead("mail", dry_run=True, limit=5), DeadDone)
+    assert_type(await app.aretry_dead(id=["x"]), DeadDone)
+    assert_type(app.purge_dead(until=90 * 86_400.0).refused, dict[str, str])
+    assert_type(await app.apurge_dead(), DeadDone)
 
 
 def testing() -> None:

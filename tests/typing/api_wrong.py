@@ -28,6 +28,16 @@ def takes_an_object(value: object, times: int) -> int:
     return times
 
 
+@app.on_dead  # wrong
+def tell(letter: int) -> None:
+    pass
+
+
+def wrong_dead_letters() -> None:
+    app.dead(state="failed")  # wrong
+    app.retry_dead(dry_run="yes")  # wrong
+
+
 def wrong_arguments() -> None:
     send_receipt.enqueue("7", "a@b.c")  # wrong
     send_receipt.enqueue(7)  # wrong

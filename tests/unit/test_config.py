@@ -212,8 +212,13 @@ def test_where_nothing_is_said_of_a_queue_its_history_is_kept_for_a_week(tmp_pat
     assert (keep.age_ms("mail"), keep.age_ms("other"), Config().keep.age_ms("x")) == (0, 604_800_000, 604_800_000)
 
 
+def test_dead_letters_are_kept_for_90_days_where_nothing_else_is_said(tmp_path):
+    keep = load({"keep.dead_s": "mail=0,*=5"}, tmp_path, {}).config.keep
+    assert (keep.dead_ms("mail"), keep.dead_ms("other"), Config().keep.dead_ms("x")) == (0, 5_000, 90 * 86_400_000)
+
+
 @pytest.mark.parametrize("given", [-1, "long", "mail=", float("nan"), float("inf"), 1e20, True, {"mail": None}, "1h"])
-@pytest.mark.parametrize("setting", ["keep.history_s", "keep.history_most"])
+@pytest.mark.parametrize("setting", ["keep.history_s", "keep.history_most", "keep.dead_s"])
 def test_what_is_no_bound_of_history_is_refused_by_name(setting, given, tmp_path):
     with pytest.raises(ConfigError, match=setting):
         load({setting: given}, tmp_path, {})

@@ -84,10 +84,26 @@ SAMPLES = {
     ),
     "dead letter": (
         wire.DeadLetter(1, ID, "shop.send", "1:", "quarantined", FAILURE, "1,3,0,1,0", 1_900, b"\x97body"),
+        lambda: wire.encode_record((
+            1, ID, "shop.send", "1:", "quarantined", FAILURE, "1,3,0,1,0", 1_900, b"\x97body",
+        )),
+        wire.decode_dead_letter,
+    ),
+    "dead letter with limits": (
+        wire.DeadLetter(1, ID, "shop.send", "1:", "failed", FAILURE, "1,0,0,2,0", 1_900, b"\x97body", b"\x90"),
         lambda: wire.encode_record(
-            wire.DeadLetter(1, ID, "shop.send", "1:", "quarantined", FAILURE, "1,3,0,1,0", 1_900, b"\x97body")
+            wire.DeadLetter(1, ID, "shop.send", "1:", "failed", FAILURE, "1,0,0,2,0", 1_900, b"\x97body", b"\x90")
         ),
         wire.decode_dead_letter,
+    ),
+    "journal of a later round": (
+        wire.JournalRecord(
+            1, ID, "shop.send", "succeeded", "1:", b"1700-3", 1, "host-1-a", 1_700, 1_800, "", 0, 17, round=2
+        ),
+        lambda: wire.encode_record((
+            1, ID, "shop.send", "succeeded", "1:", b"1700-3", 1, "host-1-a", 1_700, 1_800, "", 0, 17, "", "", "", "", 2,
+        )),
+        wire.decode_journal,
     ),
 }  # fmt: skip
 

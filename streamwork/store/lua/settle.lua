@@ -125,6 +125,15 @@ local function holds(stream, entry, id, place)
   end
   return false
 end
+-- Its limits are freed with the end; who retries a dead letter asks for them anew. They are the tenth field of ten, which
+-- comes empty.
+local function with_limits(id, letter)
+  local record = k.has_flow and call('HGET', k.flow, id)
+  local cut = record and find(record, '\n', 1, true)
+  local size = cut and #record - cut or 0
+  if size == 0 or size > 65535 or sub(letter, 1, 1) ~= '\154' or sub(letter, -2) ~= '\196\0' then return letter end
+  return sub(letter, 1, -3) .. '\197' .. string.char(math.floor(size / 256), size % 256) .. sub(record, cut + 1)
+end
 local function first_line(text)
   return type(text) == 'string' and string.sub(text, 1, (string.find(text, '\n', 1, true) or 1) - 1)
 end
@@ -168,7 +177,7 @@ for n = 1, total do
       if op == 'D' then
         local id = sub(result, cut + 1)
         call('ZADD', KEYS[6], ARGV[a + 8], id)
-        call('HSET', KEYS[7], id, ARGV[a + 9])
+        call('HSET', KEYS[7], id, with_limits(id, ARGV[a + 9]))
       end
       if reply > 0 then
         -- Small results ride along, which saves the waiter a round trip; 4 KB because a reply stream holds 10,000.
