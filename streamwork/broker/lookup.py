@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from streamwork.broker.bodies import read_bodies
 from streamwork.broker.inspect import order
 from streamwork.broker.stats import last_delivered
 from streamwork.broker.steps import Steps, at_once, refused
@@ -38,8 +39,7 @@ from streamwork.wire.message import (
 
 # A clock may differ by seconds, and a lost answer is asked for again for 60 s before the sender gives up.
 BEFORE_MS, AFTER_MS = 5_000, 65_000
-MOST_ENTRIES, MOST_RECORDS = 50_000, 100_000
-_PAGE = 1_000
+MOST_ENTRIES, MOST_RECORDS, _PAGE = 50_000, 100_000, 1_000
 # How a dead letter without a readable body is called: entry-<lane>-<entry id>.
 UNDECODABLE = "entry-"
 
@@ -50,15 +50,12 @@ class TaskView(msgspec.Struct):
     """What is known of one task message; what is not is None or empty.
 
     Attributes:
-        id, queue: Task id, and where it was found.
+        id, queue, task: Task id, where it was found, task name.
         state: Where it is in its life; ``unknown`` when its entry was settled and neither result nor journal is kept.
-        task: Task name.
         args, kwargs: Arguments in their plain form; None = the body is not kept.
-        lane, entry: Lane name, and entry id of the last known delivery.
-        created_at_ms: From the id.
+        lane, entry, created_at_ms: Lane name; entry id of the last known delivery; from the id.
         attempt, round: Run that comes next, goes on or was the last; grows when a dead letter is retried.
-        crashes: Processes that died while it ran.
-        run_at_ms: When it is due.
+        crashes, run_at_ms: Processes that died while it ran; when it is due.
         consumer, worker: Who has it, and that consumer's registration.
         result, failure: What it returned, in its plain form; type, message and traceback of what ended it.
         reason, died_at_ms: Why it is dead, and since when.
@@ -132,6 +129,9 @@ def _look_into(keys: QueueKeys, view: TaskView) -> Steps[bool]:
     elif view.args is None:
         found = (yield from _scan_lanes(keys, view)) or found
     found = (yield from _read_journal(keys, view)) or found
+    if view.round > 1 and due is None and dead is None:  # it may have been edited before its last round
+        for last in (yield from read_bodies(keys, view.journal[-1:])):
+            _read_body(view, last or b"")
     if result is not None:
         _read_result(view, result)
     view.state = view.state.marked(view.cancel_asked, view.terminate_asked)

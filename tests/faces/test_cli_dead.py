@@ -163,6 +163,8 @@ def test_arguments_are_changed_only_where_they_fit_and_history_says_by_whom(proj
     assert (edited["before"]["args"], edited["after"]["args"]) == ([7], [70, "me@x.org"])
     assert project.run("dead", "retry", dead[0]).status == 0
     wait_until(lambda: result_of(project, dead[0])["result"] == "70 to me@x.org", "it runs with them")
+    shown = result_of(project, dead[0])
+    assert (shown["args"], shown["state"]) == ([70, "me@x.org"], "succeeded")
     (record,) = [json.loads(line) for line in project.run("history", "--state", "edited", "--json").out.splitlines()]
     assert (record["id"], record["detail"]) == (dead[0], "order_id=70, to='me@x.org'")
     assert "@" in record["worker"]
