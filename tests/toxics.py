@@ -86,11 +86,20 @@ class ToxicProxy(DropReplyProxy):
         self.toxics = dict.fromkeys(WAYS, Toxics())
         self.counts = {way: Counts() for way in WAYS}
         super().__init__(socket_path)
+        self._before = [0, 0]
 
     def set(self, *ways, **toxics):
         """Have these toxics and no others on these ways, both without any; for new connections and those that live."""
+        self._before = self._totals()
         for way in ways or WAYS:
             self.toxics[way] = Toxics(**toxics)
+
+    def _totals(self):
+        return [sum(getattr(counts, name) for counts in self.counts.values()) for name in ("pieces", "passed")]
+
+    def since_set(self):
+        """Return in how many pieces, and how many bytes, have passed since the toxics were last set, both ways together."""
+        return [now - then for now, then in zip(self._totals(), self._before, strict=True)]
 
     def drop_packets(self):
         """Let the kernel drop every packet that clients send, also those of new connections, and hold the replies.
