@@ -11,7 +11,7 @@ import os
 import signal
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import Pipe, resource_tracker
 from typing import Any, NamedTuple
 
@@ -47,13 +47,14 @@ def places_of(app: Streamwork) -> dict[str, Place]:
         return {}
     home: Place | None = None
     found: dict[str, Place] = {}
-    # The main module last: its name means another module where a program is started in another way.
-    for module, content in sorted(sys.modules.items(), key=lambda item: item[0] == "__main__"):
-        for name, value in list(getattr(content, "__dict__", {}).items()):
+    for module in _modules(app.tasks[name].function.__module__ for name in wanted.values()):
+        for name, value in list(getattr(sys.modules.get(module), "__dict__", {}).items()):
             if value is app:
                 home = home or Place(module, name)
             elif id(value) in wanted:
                 found.setdefault(wanted[id(value)], Place(module, name))
+        if len(found) == len(wanted):
+            break
     places: dict[str, Place] = {}
     for name in wanted.values():
         place = found.get(name, home)
@@ -64,6 +65,18 @@ def places_of(app: Streamwork) -> dict[str, Place]:
             )
         places[name] = place
     return places
+
+
+def _modules(likely: Iterable[str]) -> Iterator[str]:
+    """Name the modules to look into, the likely ones first.
+
+    To look into one writes to every page that its objects are on (they are counted), and so copies the pages that the
+    process shares with its supervisor: all modules together 8 MB, measured with ``/proc/PID/smaps_rollup``.
+    """
+    # The main module last: its name means another module where a program is started in another way.
+    first = sorted({name for name in likely if name != "__main__"})
+    yield from first
+    yield from sorted(sys.modules.keys() - set(first), key=lambda name: (name == "__main__", name))
 
 
 class _PoolProcess(multiprocessing.context.SpawnProcess):
