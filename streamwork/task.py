@@ -173,8 +173,8 @@ class Task(Generic[P, R_co]):
             if hint := misplaced(refused):
                 raise ArgumentError(f"{error}{hint}") from None
             raise
-        flow = None if self._flow is NO_FLOW else self._flow.resolve(self.name, packed, args, kwargs)
         queue, lane = (self.queue, self.lane) if not self._routes else self._routes.place(self.asked(packed))
+        flow = None if self._flow is NO_FLOW else self._flow.resolve(self.name, lane, packed, args, kwargs)
         return Call(
             self.sending, self.name, queue, lane, packed, self._message_options, self.signature.decode_result,
             wait_s=self._wait_s, timing=self._timing, flow=flow,

@@ -18,6 +18,7 @@ from streamwork.broker.steps import Steps, aask, ask
 from streamwork.broker.whereabouts import where_is
 from streamwork.errors import DecodeError, StoreError, StoreUnavailable
 from streamwork.handle import Handle
+from streamwork.model.flow import group_of
 from streamwork.model.pausing import QUEUE, is_held
 from streamwork.model.state import State
 from streamwork.store.async_driver import AsyncDriver
@@ -186,13 +187,13 @@ def why_late(keys: QueueKeys, handle: Handle[Any]) -> Steps[str]:
 
 
 def _pauses_before(keys: QueueKeys, task_id: str) -> Steps[list[str]]:
-    """Say which pauses of its queue and of the group in whose line it is keep a waiting message back."""
+    """Say which pauses of its queue, and of its group where it waits in a line, keep a waiting message back."""
     found = yield from paused(keys.namespace, [keys.queue])
     if not found:
         return []
-    (parked,) = yield [plain("HGET", keys.parked_body, task_id)]
-    line = (parked or b"").partition(b"\n")[0].decode(errors="replace")
-    stops = [each for each in found if each.mark == QUEUE or (line and each.line == line)]
+    parked, record = yield [plain("HEXISTS", keys.parked_body, task_id), plain("HGET", keys.flow, task_id)]
+    group = group_of(record) if parked else ""
+    stops = [each for each in found if each.mark == QUEUE or (group and each.line == group)]
     return [f"{each.text}, until `{each.remedy}`" for each in stops]
 
 

@@ -33,7 +33,7 @@ def leaked(driver, namespace):
 
 def held(driver, keys):
     """Return what limits still hold of a queue in which everything has ended."""
-    names = ("flow", "permits", "parked", "parked_body", "ring")
+    names = ("flow", "permits", "parked", "parked_body", "turns")
     sizes = {name: driver.run(plain("EXISTS", getattr(keys, name))) for name in names}
     owned = driver.run(plain("HVALS", keys.unique))
     found = [f"{getattr(keys, name)}: nobody is left, and something is held" for name in names if sizes[name]]

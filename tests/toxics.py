@@ -98,7 +98,7 @@ class ToxicProxy(DropReplyProxy):
         return [sum(getattr(counts, name) for counts in self.counts.values()) for name in ("pieces", "passed")]
 
     def since_set(self):
-        """Return in how many pieces, and how many bytes, have passed since the toxics were last set, both ways together."""
+        """Return in how many pieces, and bytes, have passed since the toxics were last set, both ways together."""
         return [now - then for now, then in zip(self._totals(), self._before, strict=True)]
 
     def drop_packets(self):

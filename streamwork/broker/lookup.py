@@ -7,6 +7,7 @@ after and among `MOST_ENTRIES` at most; the journal is read from the same time o
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from streamwork.broker.stats import last_delivered
 from streamwork.broker.steps import Steps, at_once, refused
 from streamwork.errors import DecodeError, WireError
 from streamwork.ids import task_id_at_ms
+from streamwork.model.flow import group_of
 from streamwork.model.pausing import is_held
 from streamwork.model.state import State
 from streamwork.store.commands import plain
@@ -62,6 +64,7 @@ class TaskView(msgspec.Struct):
         cancel_asked, terminate_asked: It is marked as cancelled; a run that goes on is to be ended too.
         journal: What came of each delivery, oldest first.
         is_held, parked_behind: It is set aside until its paused task is resumed; the limit that it waits for.
+        group: Its group's own line; "" = none is known.
         is_whole: False when a bound was reached while looking, so that more may be there.
     """
 
@@ -89,6 +92,7 @@ class TaskView(msgspec.Struct):
     journal: list[JournalRecord] = []
     is_held: bool = False
     parked_behind: str = ""
+    group: str = ""
     is_whole: bool = True
 
 
@@ -144,12 +148,14 @@ def _by_key(keys: QueueKeys, view: TaskView) -> Steps[tuple[bytes | None, bytes 
         plain("GET", keys.result(view.id)), plain("HGET", keys.due_body, view.id), plain("ZSCORE", keys.due, view.id),
         plain("HGET", keys.dead_body, view.id), plain("HGET", keys.moved, view.id),
         plain("HGET", keys.cancelled, view.id), plain("HGET", keys.parked_body, view.id),
+        plain("HGET", keys.flow, view.id),
     ])  # fmt: skip
-    result, due, run_at, dead, moved, mark, parked = answers[-1]
+    result, due, run_at, dead, moved, mark, parked, limits = answers[-1]
     view.cancel_asked, view.terminate_asked = mark is not None, (mark or b"").endswith(TERMINATE)
     if run_at is not None:
         view.is_held, view.run_at_ms = (True, None) if is_held(float(run_at)) else (False, int(float(run_at)))
     if due is None and parked is not None and parked.count(b"\n") >= 4:
+        view.group = group_of(limits)
         view.parked_behind, due = parked.split(b"\n", 1)[0].decode(errors="replace"), parked.split(b"\n", 2)[2]
     return result, due, dead, moved
 
@@ -213,10 +219,8 @@ def _read_owner(keys: QueueKeys, view: TaskView, owner: bytes) -> Steps[None]:
     view.state, view.consumer = State.RUNNING, owner.decode()
     (registration,) = yield [plain("HGET", keys.consumers, owner)]
     if registration is not None:
-        try:
+        with contextlib.suppress(msgspec.MsgspecError):  # registered by another version
             view.worker = msgspec.json.decode(registration, type=dict[str, Any])
-        except msgspec.MsgspecError:
-            pass  # registered by another version
 
 
 def _read_journal(keys: QueueKeys, view: TaskView) -> Steps[bool]:
@@ -255,8 +259,7 @@ def _read_last_record(view: TaskView, last: JournalRecord) -> None:
 
 
 def _read_result(view: TaskView, record: bytes) -> None:
-    result = _decoded(decode_result, record)
-    if result is None:
+    if (result := _decoded(decode_result, record)) is None:
         return
     if result.state in State.__members__.values():
         view.state = State(result.state)
@@ -267,14 +270,12 @@ def _read_result(view: TaskView, record: bytes) -> None:
 
 
 def _read_dead(view: TaskView, data: bytes) -> None:
-    letter = _decoded(decode_dead_letter, data)
     view.state = State.DEAD
-    if letter is None:
+    if (letter := _decoded(decode_dead_letter, data)) is None:
         return
     view.task, view.lane, view.reason, view.failure = letter.task, letter.lane, letter.reason, letter.failure
     view.died_at_ms = letter.died_at_ms
-    attempt = _decoded(decode_attempt, letter.attempt.encode())
-    if attempt is not None:
+    if (attempt := _decoded(decode_attempt, letter.attempt.encode())) is not None:
         _read_attempt(view, attempt)
     _read_body(view, letter.body)
 
@@ -284,8 +285,7 @@ def _read_attempt(view: TaskView, attempt: Attempt = FIRST_ATTEMPT) -> None:
 
 
 def _read_body(view: TaskView, body: bytes) -> None:
-    message = _decoded(decode_message, body)
-    if message is None:
+    if (message := _decoded(decode_message, body)) is None:
         return
     view.task = message.task
     view.args = _decoded(_anything, bytes(message.args))

@@ -13,6 +13,7 @@ from streamwork.broker.pausing import line_count, paused
 from streamwork.broker.stats import Overview, QueueStats, WorkerStats, last_delivered, overview
 from streamwork.broker.steps import Steps, at_once, refused
 from streamwork.clock import SYSTEM_CLOCK
+from streamwork.model.flow import WINDOW
 from streamwork.model.lane import lane_tags
 from streamwork.model.pausing import QUEUE, mark_of
 from streamwork.model.state import State
@@ -110,7 +111,7 @@ def _paused(keys: QueueKeys, view: TaskView) -> Steps[list[Reason]]:
             reasons.append(Reason("queue_paused", since, each.remedy))
         elif each.mark == mark_of(view.task):
             reasons.append(Reason("task_paused", since, each.remedy))
-        elif each.line and each.line == view.parked_behind:
+        elif each.line and each.line in (view.parked_behind, view.group):
             others = yield from _others(keys, view)
             reasons.append(Reason("group_paused", f"its {since}; it waits in line with {others:,} others", each.remedy))
     return reasons
@@ -119,7 +120,7 @@ def _paused(keys: QueueKeys, view: TaskView) -> Steps[list[Reason]]:
 _LINES = {
     "c": ("concurrency", "as many as may run at once do: it begins when one of them ends"),
     "k": ("key", "the one before it has not ended: it begins when that does"),
-    "g": ("group", "its group, or the window of all groups, is full: it begins when its turn comes"),
+    "g": ("group", "as many of its group as may run at once do: it begins when one of them ends"),
     "t": ("rate", "the rate is used up: it begins when there is a token for it"),
     "w": ("rate", "the rate is used up: it begins when its window has room"),
 }
@@ -128,6 +129,9 @@ _LINES = {
 def _parked(keys: QueueKeys, view: TaskView) -> Steps[Reason]:
     kind, _, name = view.parked_behind.partition(":")
     others = yield from _others(keys, view)
+    if kind.startswith(WINDOW):
+        text = f"groups take turns for the workers' slots: its group's comes, and {others:,} others wait for theirs"
+        return Reason("parked", text, "start more workers, or raise --slots, if more may run")
     option, text = _LINES.get(kind, ("limit", "it has no room: it begins when there is some"))
     text = f"it waits for its {option}= {name}, with {others:,} others: {text}"
     return Reason("parked", text, f"raise {option}=, if more may run" if option != "key" else "")

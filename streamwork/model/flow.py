@@ -7,6 +7,7 @@ wait.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from streamwork.errors import ConfigError
+from streamwork.model.lane import lane_tags
 from streamwork.model.limits import Debounce, Group, Key, Limit, Rate, Unique, checked_key
 from streamwork.model.span import milliseconds
 
@@ -22,7 +24,7 @@ from streamwork.model.span import milliseconds
 _LONGEST = 150
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[list[Any]]).decode
-# Where messages of groups count together.
+# Where messages of groups count together that need the same tags: this, and the tags.
 WINDOW = "*"
 
 
@@ -78,11 +80,14 @@ class Flow(NamedTuple):
             made = made._replace(debounce=_debounce(options["debounce"]))
         return made
 
-    def resolve(self, task: str, packed: tuple[bytes, bytes | None], args: Any, kwargs: Any) -> Resolved | None:
+    def resolve(
+        self, task: str, lane: str, packed: tuple[bytes, bytes | None], args: Any, kwargs: Any
+    ) -> Resolved | None:
         """Return what a call asks for, None = nothing.
 
         Args:
             task: The task's name.
+            lane: Where it goes.
             packed: Its arguments as they are stored.
             args, kwargs: Its arguments.
 
@@ -109,6 +114,7 @@ class Flow(NamedTuple):
         if self.group is not None and (group := found("group", self.group)) is not None:
             group = group if isinstance(group, Group) else Group(str(group))
             limits.append(("g", group_line(group.name), float(group.weight), group.most))
+            limits.append(("v", window_of(lane)))
         keyed = [(rate, found("rate", rate.key)) for rate in self.rates]
         limits += [_rate(rate, task, key) for rate, key in keyed if rate.key is None or key is not None]
         delay_ms = self._once(limits, task, packed, found)
@@ -140,6 +146,19 @@ def group_line(group: str) -> str:
     return _name("g", "", "group", group)
 
 
+def window_of(lane: str) -> str:
+    """Return the name of the window of groups that a lane belongs to."""
+    return WINDOW + ",".join(sorted(lane_tags(lane)))
+
+
+def group_of(record: bytes | None) -> str:
+    """Return the line of the group of a message, from what is kept of it (flow.lua); "" = it has none."""
+    packed = (record or b"").partition(b"\n")[2]
+    with contextlib.suppress(msgspec.MsgspecError):
+        return next((str(limit[1]) for limit in _unpack(packed) if limit[0] == "g"), "")
+    return ""
+
+
 def held_limits(record: bytes) -> list[str]:
     """Return the names of the limits that a message has a permit of, from what is kept of it (flow.lua).
 
@@ -153,9 +172,8 @@ def held_limits(record: bytes) -> list[str]:
         limits = _unpack(packed)
     except msgspec.MsgspecError:
         return []
-    kinds = "k" if place == b"+" else "kcg" if place.endswith(b"!") else "kcgtw"
-    names = [str(limit[1]) for limit in limits if limit[0] in kinds]
-    return [*names, *(WINDOW for limit in limits if limit[0] == "g" and "g" in kinds)]
+    kinds = "k" if place == b"+" else "kcgv" if place.endswith(b"!") else "kcgvtw"
+    return [str(limit[1]) for limit in limits if limit[0] in kinds]
 
 
 NO_FLOW = Flow()

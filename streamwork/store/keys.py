@@ -61,7 +61,7 @@ KEYS = (
     KeySpec(":parked", "zset", "limit, order, task id: who waits for it", "message", "wake, cancel"),
     KeySpec(":parked:body", "hash", "task id → limit, order, lane, attempt record, body", "message", "wake, cancel"),
     KeySpec(":unique", "hash", "name → task id that has it, until", "message", "finish, the maintainer"),
-    KeySpec(":ring", "zset", "group with a line → its turn", "message", "wake, cancel"),
+    KeySpec(":turns", "hash", "line, level, group → how many wait, last turn", "message", "submit, wake, cancel"),
     KeySpec(":rates", "hash", "rate → tokens left, when, full when (us)", "expires", "PX, once all are full"),
     KeySpec(":starts", "zset", "limit, instant us, task id: starts in its span", "expires", "PX, the longest span"),
     KeySpec(":wake", "zset", "line → when it has room next, us", "message", "promote"),
@@ -145,7 +145,6 @@ class QueueKeys:
         "restoring",
         "result_prefix",
         "returned",
-        "ring",
         "schedule_marks",
         "schedules",
         "settled",
@@ -153,6 +152,7 @@ class QueueKeys:
         "suspects",
         "tag",
         "trimmed",
+        "turns",
         "unique",
         "wake",
     )
@@ -180,7 +180,7 @@ class QueueKeys:
         self.parked = tag + ":parked"
         self.parked_body = tag + ":parked:body"
         self.unique = tag + ":unique"
-        self.ring = tag + ":ring"
+        self.turns = tag + ":turns"
         self.rates = tag + ":rates"
         self.starts = tag + ":starts"
         self.wake = tag + ":wake"
@@ -202,7 +202,7 @@ class QueueKeys:
     def flow_keys(self) -> tuple[str, ...]:
         """The keys of flow.lua that no script has for other reasons, in the order in which scripts declare them."""
         return (
-            self.flow, self.permits, self.parked, self.parked_body, self.ring, self.rates, self.starts, self.wake,
+            self.flow, self.permits, self.parked, self.parked_body, self.turns, self.rates, self.starts, self.wake,
             self.flow_state, self.unique, self.paused,
         )  # fmt: skip
 

@@ -12,7 +12,7 @@ UNHOLD = Script("unhold")
 
 def pause(keys: QueueKeys, mark: str, known: bytes) -> Command[bool]:
     """Set a mark, or take it away where nothing is known of it; answers whether that changed anything."""
-    used = (keys.paused, keys.control, keys.parked, keys.ring, keys.wake, keys.flow_state)
+    used = (keys.paused, keys.control, keys.parked, keys.wake)
     return call_script(PAUSE, used, (mark, known), bool)
 
 

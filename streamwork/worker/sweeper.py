@@ -8,6 +8,9 @@ from typing import Any
 
 import msgspec
 
+from streamwork.broker.steps import pairs
+from streamwork.model.flow import window_of
+from streamwork.model.lane import is_lane, lane_tags
 from streamwork.service import Service
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
@@ -50,16 +53,11 @@ class Sweeper(Service):
             self._waited += 1
             return 0.1 if self._waited < _EAGER_LOOKS else 1.0
         keys = self._queue.keys
-        looks = [plain("HGET", keys.flow_state, "window"), plain("HVALS", keys.consumers)]
-        window, registrations = await self._driver.run_all(looks)
-        if window is None and not await self._driver.run(plain("EXISTS", keys.flow_state)):
+        looks = [plain("HGETALL", keys.flow_state), plain("HVALS", keys.consumers), plain("HKEYS", keys.lanes)]
+        state, registrations, lanes = await self._driver.run_all(looks)
+        if not state:
             return None
-        places = max(_LEAST_PLACES, _PLACES_PER_SLOT * sum(map(_slots, registrations)))
-        await self._driver.run(plain("HSET", keys.flow_state, "window", places))
-        if places > int(window or 0):
-            # The promoter lets in as many as there is room for now.
-            tell = plain("XADD", keys.control, "MAXLEN", "~", 1000, "*", "e", "due", "v", 0)
-            await self._driver.run_all([plain("ZADD", keys.wake, 0, "*"), tell])
+        await self._set_windows(pairs(state), registrations, [lane.decode(errors="replace") for lane in lanes])
         freed = lost = await self._sweep_flow()
         for what, key in (("unique", keys.unique), ("rates", keys.rates)):
             found = (await self._scan("HSCAN", key))[::2]
@@ -74,6 +72,23 @@ class Sweeper(Service):
             self._is_urgent, self._lost = self._lost > 0, 0
         # Others wait for the places of what was lost, and where there is some there is more.
         return _SOON_S if lost or self._is_urgent or self._lost else None
+
+    async def _set_windows(
+        self, state: dict[bytes, bytes], registrations: Sequence[bytes], lanes: Sequence[str]
+    ) -> None:
+        keys, workers = self._queue.keys, [_offer(each) for each in registrations]
+        windows = {window_of(lane): lane_tags(lane) for lane in lanes if is_lane(lane)}
+        sizes = {
+            window: max(_LEAST_PLACES, _PLACES_PER_SLOT * sum(slots for slots, tags in workers if needed <= tags))
+            for window, needed in windows.items()
+        }
+        grown = [window for window, size in sizes.items() if size > int(state.get(window.encode(), 0))]
+        for window, size in sizes.items():
+            await self._driver.run(plain("HSET", keys.flow_state, window, size))
+        if grown:
+            # The promoter lets in as many as there is room for now.
+            tell = plain("XADD", keys.control, "MAXLEN", "~", 1000, "*", "e", "due", "v", 0)
+            await self._driver.run_all([*(plain("ZADD", keys.wake, 0, window) for window in grown), tell])
 
     async def _sweep_flow(self) -> int:
         flat = await self._scan("HSCAN", self._queue.keys.flow)
@@ -92,8 +107,10 @@ class Sweeper(Service):
         return list(found)
 
 
-def _slots(registration: bytes) -> int:
+def _offer(registration: bytes) -> tuple[int, frozenset[str]]:
+    """Return a worker's slots and tags."""
     try:
-        return int(msgspec.json.decode(registration, type=dict[str, Any]).get("slots") or 0)
+        found = msgspec.json.decode(registration, type=dict[str, Any])
+        return int(found.get("slots") or 0), frozenset(found.get("tags") or ())
     except (msgspec.MsgspecError, TypeError, ValueError):
-        return 0  # registered by another version
+        return 0, frozenset()  # registered by another version

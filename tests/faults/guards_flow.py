@@ -59,19 +59,19 @@ _ADMITTING: dict[str, Guard] = {
         "groups take turns for so many places, and none takes all",
         (
             ROOM,
-            "return flow.has_window(k) and not flow.is_held_back(k, limit)",
-            "return not flow.is_held_back(k, limit)",
+            "if kind == 'v' then return count(k, name) < size_of(k, name) end",
+            "if kind == 'v' then return true end",
         ),
     ),
     "flow_paused_group": guard(
         28,
         "a paused group is let in nowhere",
-        (ROOM, "return is_paused(k, limit[2]) or (", "return ("),
+        (ROOM, "return not is_paused(k, name) and (", "return ("),
     ),
     "flow_group_at_once": guard(
         28,
         "a group has a limit of its own",
-        (ROOM, " or (limit[4] > 0 and count(k, limit[2]) >= limit[4])", ""),
+        (ROOM, " and (limit[4] == 0 or count(k, name) < limit[4])", ""),
     ),
     "flow_tokens_reserved": guard(
         28,
@@ -127,22 +127,22 @@ _WAITING: dict[str, Guard] = {
     "flow_levels": guard(
         28,
         "of those who wait the higher level goes first",
-        (LINES, "local level = limit[1] == 'k' and 0 or 9 - ", "local level = 0 * "),
+        (LINES, "local level = (kind == 'k' or kind == 'v') and 0 or class", "local level = 0"),
     ),
     "flow_strict_order": guard(
         28,
         "but a strict order knows no levels",
-        (LINES, "local level = limit[1] == 'k' and 0 or 9 - ", "local level = 9 - "),
+        (LINES, "(kind == 'k' or kind == 'v') and 0 or class", "kind == 'v' and 0 or class"),
+    ),
+    "flow_levels_in_turn": guard(
+        28,
+        "and in the window of groups a lower level has its turns, too",
+        (LINES, "(kind == 'k' or kind == 'v') and 0 or class", "kind == 'k' and 0 or class"),
     ),
     "flow_arrival_kept": guard(
         28,
         "who moves from one line to another keeps its arrival",
         (LINES, "place.arrival or next_arrival(k)", "next_arrival(k)"),
-    ),
-    "flow_in_the_ring": guard(
-        28,
-        "a group that waits has its turn some time",
-        (LINES, "if limit[1] == 'g' then entered[name] = entered[name] or limit[3] end", ""),
     ),
     "flow_time_noted": guard(
         28,

@@ -44,19 +44,10 @@ PAUSING: dict[str, Guard] = {
         "a worker that starts knows what was paused before",
         (KEEPER, 'self._paused(queue, {mark.decode(errors="replace") for mark in paused})', "pass"),
     ),
-    "resumed_in_the_ring": guard(
-        28,
-        "a group that was passed over has its turns again once it is resumed",
-        (
-            PAUSE,
-            "redis.pcall('ZADD', KEYS[4], 'NX', type(served) == 'string' and served or '0', line)",
-            "",
-        ),
-    ),
     "resumed_looked_at": guard(
         28,
-        "and somebody looks whether there is room for it",
-        (PAUSE, "redis.pcall('ZADD', KEYS[5], string.format('%.0f', t[1] * 1000000 + t[2]), '*')", ""),
+        "somebody looks whether there is room for a group that is resumed",
+        (PAUSE, "redis.pcall('ZADD', KEYS[4], string.format('%.0f', t[1] * 1000000 + t[2]), line)", ""),
     ),
     "resumed_when_full": guard(
         3,

@@ -71,20 +71,6 @@ SWEEPING: dict[str, Guard] = {
         "and the next one hears where there is room then",
         (SWEEP, "if changed > 0 then wake_all(lines) end", ""),
     ),
-    "sweep_counts_who_waits": guard(
-        28,
-        "nor is one of a line that is right",
-        (SWEEP, "for i = 1, #lines do add('-' .. (string.match(lines[i], '^(.-)%z') or '')) end", ""),
-    ),
-    "sweep_counts_lines": guard(
-        28,
-        "the same of who waits",
-        (
-            SWEEP,
-            "if tonumber(kept[i + 1]) ~= are[kept[i]] then",
-            "if string.sub(kept[i], 1, 1) == '+' and tonumber(kept[i + 1]) ~= are[kept[i]] then",
-        ),
-    ),
     "swept_messages": guard(
         28,
         "what a lost message held is freed",
@@ -114,13 +100,41 @@ SWEEPING: dict[str, Guard] = {
         "it comes to all that is held, however much that is",
         (SWEEPER, "self._cursors[key] = cursor", 'self._cursors[key] = b"0"'),
     ),
+    "sweep_counts_who_waits": guard(
+        28,
+        "nor is one of a line that is right",
+        (SWEEP, "add('-' .. (name or ''))", ""),
+    ),
+    "sweep_counts_lines": guard(
+        28,
+        "the same of who waits",
+        (
+            SWEEP,
+            "if are[field] ~= tonumber(n) then",
+            "if string.sub(field, 1, 1) ~= '-' and are[field] ~= tonumber(n) then",
+        ),
+    ),
+    "sweep_counts_turns": guard(
+        28,
+        "and of how many of a group do",
+        (
+            SWEEP,
+            "return correct(k.permits, are) + correct(k.turns, turns), lines",
+            "return correct(k.permits, are), lines",
+        ),
+    ),
     "window_by_slots": guard(
         28,
         "groups take turns for as many places as there are slots to fill",
         (
             SWEEPER,
-            'await self._driver.run(plain("HSET", keys.flow_state, "window", places))',
+            'await self._driver.run(plain("HSET", keys.flow_state, window, size))',
             "pass",
         ),
+    ),
+    "window_by_tags": guard(
+        28,
+        "and slots that cannot take a message are no places for it",
+        (SWEEPER, "for slots, tags in workers if needed <= tags)", "for slots, _ in workers)"),
     ),
 }

@@ -27,15 +27,6 @@ _WAKING: dict[str, Guard] = {
         "and is known to have its turn in a strict order then",
         (LINES, "flow.placed(first.id, record[2], keeps)", ""),
     ),
-    "flow_woken_in_turn": guard(
-        28,
-        "a group that may not come is passed over",
-        (
-            LINES,
-            "elseif not first or (type(said) == 'table' and flow.is_held_back(k, said)) then",
-            "elseif not first then",
-        ),
-    ),
     "flow_woken_past_garbage": guard(
         28,
         "what is no message holds up nobody",
@@ -54,17 +45,26 @@ _WAKING: dict[str, Guard] = {
     "flow_weights": guard(
         28,
         "groups take turns by their weight",
-        (LINES, "take_turn(turns, changed, limit and limit[3] or 1)", "take_turn(turns, changed, 1)"),
+        (LINES, "math.max(1, math.floor(TURN / weight))", "TURN"),
     ),
     "flow_turns": guard(
         28,
         "after its turn a group is behind the others",
-        (LINES, "turn[2] = turn[2] + 1 / weight", ""),
+        (LINES, "last[2] + math.max(1, math.floor(TURN / weight))", "last[2]"),
     ),
     "flow_no_saved_turns": guard(
         28,
         "a group that was away has saved up no turns",
-        (LINES, "served = at\n", "\n"),
+        (
+            LINES,
+            "and math.max(head, last[2] + math.max(1, math.floor(TURN / weight))) or head",
+            "and last[2] + math.max(1, math.floor(TURN / weight)) or 0",
+        ),
+    ),
+    "flow_turns_forgotten": guard(
+        28,
+        "nothing is kept of a group of which nobody waits (rule 34)",
+        (LINES, "last[1], last.has_changed = math.max(0, last[1] - 1), true", ""),
     ),
     "flow_put_placed": guard(
         28,
@@ -168,25 +168,6 @@ _FREEING: dict[str, Guard] = {
         "but none of its other permits",
         (LINES, "if is_retry and kind == 'k' then", "if is_retry then"),
     ),
-    "flow_window_freed": guard(
-        28,
-        "a group's place among all groups is freed, too",
-        (LINES, "give_back(WINDOW)\n", "\n"),
-    ),
-    "flow_ring_entered_again": guard(
-        28,
-        "a group that was at its own limit has its turns again",
-        (LINES, "if not scores[i] then redis.call('ZADD', k.ring, 'NX', virtual_time(k), names[i]) end", ""),
-    ),
-    "flow_all_groups_woken": guard(
-        28,
-        "a place that one group frees is there for all",
-        (
-            LINES,
-            "local is_done = groups[names[i]] or (names[i] ~= WINDOW and waits[names[i]] == 0)",
-            "local is_done = names[i] == WINDOW or waits[names[i]] == 0",
-        ),
-    ),
     "flow_record_freed": guard(
         28,
         "what has ended is known no longer",
@@ -195,7 +176,7 @@ _FREEING: dict[str, Guard] = {
     "flow_next_woken": guard(
         28,
         "the same script wakes the next one",
-        (LINES, "if not is_done then flow.wake(k, names[i], flow.now(), freed[names[i]]) end", ""),
+        (LINES, "if waits[names[i]] > 0 then flow.wake(k, names[i], flow.now(), freed[names[i]]) end", ""),
     ),
 }
 

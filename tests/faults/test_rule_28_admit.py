@@ -79,7 +79,7 @@ def counted_starts(flow):
 
 
 def window_of_places(flow):
-    flow.run("HSET", flow.keys.flow_state, "window", 2)
+    flow.run("HSET", flow.keys.flow_state, "*", 2)
     let_in(flow, g(), count=5, most=2)
 
 
@@ -164,21 +164,20 @@ def strict(flow):
 
 def arrivals(flow):
     flow.send(c("c:a"))
-    flow.send(c("c:b"))
-    early, _ = flow.send(c("c:a"), c("c:b"))
-    late, _ = flow.send(c("c:b"))
+    flow.send(g("g:b", most=1))
+    early, _ = flow.send(c("c:a"), g("g:b", most=1))
+    late, _ = flow.send(g("g:b", most=1))
     one, _ = flow.read()
     flow.end(one)
-    assert flow.line("c:b") == early + late, "who came later is first now"
+    assert flow.line("g:b") == early + late, "who came later is first now"
 
 
-def ring(flow):
-    flow.run("HSET", flow.keys.flow_state, "window", 1)
-    flow.send(g("g:a"))
-    waiting, _ = flow.send(g("g:b"))
-    (delivery,) = flow.read()
-    flow.end(delivery)
-    assert flow.on_lane() == waiting, "a group never has its turn"
+def levels_in_turn(flow):
+    flow.run("HSET", flow.keys.flow_state, "*", 1)
+    flow.send(g())
+    low, _ = flow.send(g(), lane="0:")
+    flow.send(g(), count=5, lane="3:")
+    assert flow.line("*").index(low[0]) <= 1, "the lower level never has its turn"
 
 
 def next_token(flow):
@@ -204,7 +203,7 @@ def after_the_tokens(flow):
 def stale_line(flow):
     """It runs, and a record of its line was left by something that we do not know."""
     ids, _ = flow.send(c())
-    flow.run("HSET", flow.keys.parked_body, ids[0], b"c:x\n" + b"4" + b"0" * 15 + b"\n1:\n" + PAST + b"\nbody")
+    flow.run("HSET", flow.keys.parked_body, ids[0], b"c:x\n" + b"4" * 32 + b"\n1:\n" + PAST + b"\nbody")
     assert flow.cancel(ids[0]) == "requested", "cancelled, and it runs"
 
 
@@ -246,7 +245,7 @@ SCENARIOS = {
     "flow_levels": (levels, "the lower level"),
     "flow_strict_order": (strict, "of the same key"),
     "flow_arrival_kept": (arrivals, "is first now"),
-    "flow_in_the_ring": (ring, "never has its turn"),
+    "flow_levels_in_turn": (levels_in_turn, "never has its turn"),
     "flow_time_noted": (next_token, "nobody looks"),
     "flow_time_told": (next_token_told, "sleeps past a token"),
     "flow_parked_for_time": (after_the_tokens, "nobody looks"),

@@ -100,35 +100,6 @@ def place_of_a_retry(flow):
     assert flow.on_lane() == ids[1:], "what waits for its time keeps others out"
 
 
-def place_of_a_group(flow):
-    flow.run("HSET", flow.keys.flow_state, "window", 1)
-    flow.send(g())
-    (delivery,) = flow.read()
-    flow.end(delivery)
-    ids, _ = flow.send(g())
-    assert flow.on_lane() == ids, "a place that nobody has is taken"
-
-
-def group_at_its_limit(flow):
-    """It was passed over, and has room again."""
-    flow.run("HSET", flow.keys.flow_state, "window", 4)
-    a, _ = flow.send(g("g:a", most=1), count=2)
-    flow.send(g("g:b"), count=4)
-    first, other, *_ = flow.read()
-    flow.end(other)  # the turn of the first group comes, and it may not
-    flow.end(first)
-    assert a[1] in flow.on_lane(), "a group that was at its limit has no turn again"
-
-
-def place_for_all(flow):
-    flow.run("HSET", flow.keys.flow_state, "window", 1)
-    flow.send(g("g:a"))
-    others, _ = flow.send(g("g:b"))
-    (delivery,) = flow.read()
-    flow.end(delivery)
-    assert flow.on_lane() == others, "a place that one group frees is lost for the others"
-
-
 def nothing_left(flow):
     flow.send(c(), k(), g(), u())
     (delivery,) = flow.read()
@@ -157,9 +128,6 @@ SCENARIOS = {
     "flow_name_through_retries": (name_of_a_retry, "two of a kind"),
     "flow_turn_through_retries": (turn_of_a_retry, "between two attempts"),
     "flow_freed_by_retries": (place_of_a_retry, "keeps others out"),
-    "flow_window_freed": (place_of_a_group, "that nobody has"),
-    "flow_ring_entered_again": (group_at_its_limit, "no turn again"),
-    "flow_all_groups_woken": (place_for_all, "lost for the others"),
     "flow_record_freed": (nothing_left, "leaves something behind"),
     "flow_next_woken": (next_woken, "waits on"),
 }

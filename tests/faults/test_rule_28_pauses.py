@@ -170,7 +170,7 @@ def test_without_a_nudge_it_goes_on_at_the_next_look(start, send, app, notes):
 def group_of(own, keys):
     """A group that is paused has a message in its line, and another group had its turn meanwhile."""
     flow = Flow(own, keys)
-    flow.run("HSET", keys.flow_state, "window", 1)
+    flow.run("HSET", keys.flow_state, "*", 1)
     own.run(pause(keys, mark_of(None, "a"), b"{}"))
     flow.send(g("g:b"))
     waiting, _ = flow.send(g("g:a"))
@@ -198,7 +198,6 @@ def full_and_resumed(own, keys):
 
 
 SCENARIOS = {
-    "resumed_in_the_ring": (group_resumed, "waits on after its pause"),
     "resumed_looked_at": (group_resumed, "waits on after its pause"),
     "resumed_when_full": (full_and_resumed, "where Redis is full"),
 }

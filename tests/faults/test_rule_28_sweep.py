@@ -113,7 +113,17 @@ def wrong_line(flow):
     assert flow.on_lane()[1:] == ids, "it waits behind nobody"
 
 
+def right_turns(flow):
+    flow.run("HSET", flow.keys.flow_state, "*", 1)
+    flow.send(g(), count=3)
+    ((field, value), *_) = [flow.run("HGETALL", flow.keys.turns)]
+    flow.run("HSET", flow.keys.turns, field, b"7 " + value.split()[1], "c:x\0" + "8\0", "1 0")
+    swept(flow, "counts", [2_000])
+    assert flow.run("HGETALL", flow.keys.turns) == [field, value], "turns of nobody are kept for ever"
+
+
 SCRIPT = {
+    "sweep_counts_turns": (right_turns, "kept for ever"),
     "sweep_counts_lines": (wrong_line, "behind nobody"),
     "sweep_counts_who_waits": (right_line, "that was right"),
     "sweep_counts_compared": (right_number, "that was right"),
@@ -197,6 +207,14 @@ def many_slots(flow, connected, without=()):
     assert len(flow.on_lane()) == 60, "slots stay empty while groups wait"
 
 
+def slots_of_others(flow, connected, without=()):
+    flow.run("HSET", flow.keys.consumers, "w1", '{"slots": 20, "tags": ["gpu"]}', "w2", '{"slots": 30}')
+    message = flow.limited(g(), window="*gpu")
+    flow.chunk([message], ["1:gpu"])
+    on_duty(flow, connected, 1, without)
+    assert flow.run("HGET", flow.keys.flow_state, "*gpu") == b"40", "slots that cannot take it count as places"
+
+
 def wrong_number(flow, connected, without=()):
     """Somebody has set a number by hand, and all permits are said to be taken."""
     ids, _ = flow.send(c(most=3))
@@ -221,6 +239,7 @@ SERVICE = {
     "swept_rates": (full_buckets, "is kept for ever"),
     "sweep_goes_round": (very_many, "is never looked at"),
     "window_by_slots": (many_slots, "stay empty"),
+    "window_by_tags": (slots_of_others, "count as places"),
 }
 
 

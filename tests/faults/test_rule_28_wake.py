@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from streamwork.model.pausing import mark_of
 from streamwork.store import scripts
 from streamwork.store.limiting import sweep
-from streamwork.store.pausing import pause
 from tests.faults.limited import begun
 from tests.faults.proof import must_fail
 from tests.helpers import state_of
@@ -32,7 +30,7 @@ def serve(flow, count=1000):
 
 
 def groups(flow, window=1):
-    flow.run("HSET", flow.keys.flow_state, "window", window)
+    flow.run("HSET", flow.keys.flow_state, "*", window)
 
 
 def asked(flow):
@@ -69,19 +67,9 @@ def lacking_more_of_a_key(flow):
     assert flow.on_lane() == ids, "it waits for itself"
 
 
-def paused_beside_others(flow):
-    groups(flow)
-    flow.send(g("g:a"))
-    flow.send(g("g:a"))
-    others, _ = flow.send(g("g:b"))
-    flow.driver.run(pause(flow.keys, mark_of(None, "a"), b"{}"))
-    end_one(flow)
-    assert flow.on_lane() == others, "a group that may not come holds up the others"
-
-
 def garbage(flow):
     ids, _ = flow.send(c(), count=2)
-    flow.run("ZADD", flow.keys.parked, 0, b"c:x\0" + b"0" * 16 + b"\0ghost")
+    flow.run("ZADD", flow.keys.parked, 0, b"c:x\0" + b"0" * 32 + b"\0ghost")
     flow.run("HSET", flow.keys.parked_body, "ghost", "garbage")
     end_one(flow)
     assert flow.on_lane() == ids[1:], "what is no message holds up those behind it"
@@ -129,6 +117,13 @@ def away_for_long(flow):
     serve(flow, 15)
     flow.send(g("g:late"), count=12)
     assert [i for i in serve(flow, 8) if i in a][1:], "a group that was away takes all turns"
+
+
+def nobody_waits(flow):
+    groups(flow)
+    flow.send(g(), count=3)
+    serve(flow)
+    assert flow.run("EXISTS", flow.keys.turns) == 0, "what is known of turns is kept for ever"
 
 
 def woken_and_swept(flow):
@@ -191,13 +186,13 @@ SCENARIOS = {
     "flow_woken_from_its_line": (first_of_its_line, "nobody is woken"),
     "flow_woken_moves_on": (lacking_more, "holds up those behind it"),
     "flow_woken_keeps_turn": (lacking_more_of_a_key, "waits for itself"),
-    "flow_woken_in_turn": (paused_beside_others, "holds up the others"),
     "flow_woken_past_garbage": (garbage, "holds up those behind it"),
     "flow_woken_further": (very_many, "are forgotten"),
     "flow_woken_again": (too_early, "nobody looks"),
     "flow_weights": (weighed, "by weight"),
     "flow_turns": (in_turns, "takes all turns"),
     "flow_no_saved_turns": (away_for_long, "takes all turns"),
+    "flow_turns_forgotten": (nobody_waits, "is kept for ever"),
     "flow_put_placed": (woken_and_swept, "taken for lost"),
     "flow_put_moved": (retried_and_woken, "said to have ended"),
     "flow_put_where_read": (woken_where_nobody_reads, "nobody reads"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 
 from streamwork.ids import random_id
-from streamwork.model.flow import held_limits
+from streamwork.model.flow import group_of, held_limits
 from streamwork.store import scripts
 from streamwork.store.commands import plain
 from streamwork.store.limiting import Beginning, Limited, begin, submit
@@ -28,7 +30,7 @@ def k(name="k:x"):
 
 
 def g(name="g:x", weight=1.0, most=0):
-    """A group."""
+    """A group; what is sent with it counts in the window of all groups, too."""
     return ("g", name, weight, most)
 
 
@@ -45,6 +47,11 @@ def w(most, us, name="w:x"):
 def u(name="u:x", policy="c", ms=0, until_start=0):
     """A name that one has."""
     return ("u", name, policy, ms, until_start)
+
+
+def with_window(limits, window="*"):
+    """Return limits as a producer sends them: a group's with the window behind it."""
+    return [one for limit in limits for one in ([limit, ("v", window)] if limit[0] == "g" else [limit])]
 
 
 class Flow:
@@ -64,9 +71,9 @@ class Flow:
     def run(self, *args):
         return self.driver.run(plain(*args))
 
-    def limited(self, *limits, lane=1, when="", task_id=None):
+    def limited(self, *limits, lane=1, when="", task_id=None, window="*"):
         task_id, body = body_of("tests.echo", task_id=task_id)
-        return Limited(lane, task_id, when, PAST, msgspec.msgpack.encode(limits), body)
+        return Limited(lane, task_id, when, PAST, msgspec.msgpack.encode(with_window(limits, window)), body)
 
     def chunk(self, messages, lanes=(LANE,), number=None, most=0):
         """Send messages; returns the answers."""
@@ -157,7 +164,7 @@ class Flow:
     def rest(self):
         """Return what is left of messages with limits anywhere; {} once all have ended."""
         keys = self.keys
-        names = "flow permits parked parked_body ring unique due due_body moved cancelled suspects kept"
+        names = "flow permits parked parked_body turns unique due due_body moved cancelled suspects kept"
         left = {name: self.run("EXISTS", getattr(keys, name)) for name in names.split()}
         left["backlog"] = state_of(self.driver, keys).backlog
         return {name: n for name, n in left.items() if n}
@@ -171,6 +178,18 @@ class Flow:
         """Return how many have, and wait for, each limit, as the scripts keep it."""
         flat = self.run("HGETALL", self.keys.permits)
         return {field.decode(): int(n) for field, n in zip(flat[::2], flat[1::2], strict=True)}
+
+    def turns(self):
+        """Return how many of a group wait in a line by (line, level, group): as it is kept, and as it is."""
+        flat = self.run("HGETALL", self.keys.turns)
+        fields = [field.decode().split("\0") for field in flat[::2]]
+        kept = {tuple(field): int(value.split()[0]) for field, value in zip(fields, flat[1::2], strict=True)}
+        are = Counter()
+        for row in self.run("ZRANGEBYLEX", self.keys.parked, "-", "+"):
+            name, order, task_id = row.decode().split("\0")
+            if name[0] not in "gk":
+                are[name, order[-1], group_of(self.run("HGET", self.keys.flow, task_id))] += 1
+        return kept, are
 
 
 def _at(entry):

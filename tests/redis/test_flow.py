@@ -167,14 +167,14 @@ def test_a_woken_one_that_lacks_another_limit_moves_to_that_line_and_the_next_on
     assert (flow.holders("c:a"), flow.holders("c:b")) == (both, both)
 
 
-def test_one_that_moves_on_keeps_its_arrival(flow):
+def test_one_that_moves_on_keeps_its_arrival_in_the_line_of_its_group(flow):
     flow.send(c("c:a"))
-    flow.send(c("c:b"))
-    early, _ = flow.send(c("c:a"), c("c:b"))
-    late, _ = flow.send(c("c:b"))
+    flow.send(g("g:b", most=1))
+    early, _ = flow.send(c("c:a"), g("g:b", most=1))
+    late, _ = flow.send(g("g:b", most=1))
     one, _ = flow.read()
     flow.end(one)
-    assert flow.line("c:b") == early + late
+    assert flow.line("g:b") == early + late
 
 
 def test_a_bounded_number_is_woken_at_once_and_the_promoter_goes_on(flow):
@@ -213,7 +213,7 @@ def test_who_ends_late_frees_nothing_of_the_one_who_has_it_now(flow):
 
 def test_a_line_of_what_is_not_ours_is_passed_over(flow):
     ids, _ = flow.send(c(), count=2)
-    flow.run("ZADD", flow.keys.parked, 0, b"c:x\0" + b"0" * 16 + b"\0ghost")
+    flow.run("ZADD", flow.keys.parked, 0, b"c:x\0" + b"0" * 32 + b"\0ghost")
     flow.run("HSET", flow.keys.parked_body, "ghost", "garbage")
     (delivery,) = flow.read()
     flow.end(delivery)

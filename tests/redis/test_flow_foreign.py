@@ -11,7 +11,7 @@ from tests.redis.flowkit import c, g, t, u, w
 from tests.redis.kit import LANE, dump
 
 HOUR = 3_600_000_000
-SPOILED = ["permits", "parked", "parked_body", "ring", "rates", "starts", "wake", "flow_state", "unique"]
+SPOILED = ["permits", "parked", "parked_body", "turns", "rates", "starts", "wake", "flow_state", "unique"]
 
 
 def spoil(flow, name):

@@ -1,4 +1,4 @@
-"""Groups: the queue's window, turns by weight, a limit of a group's own, and a group that is paused (flow.lua)."""
+"""Groups: their window, turns by weight, a limit of a group's own, and a group that is paused (flow.lua)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from streamwork.model.flow import group_line
 from streamwork.model.pausing import mark_of
 from streamwork.store.commands import plain
 from streamwork.store.pausing import pause
-from tests.redis.flowkit import Flow, c, g, k, t
+from tests.redis.flowkit import Flow, c, g, k, t, w
 from tests.redis.kit import full, signals
 
 
 @pytest.fixture
 def flow(driver, keys):
     made = Flow(driver, keys)
-    made.run("HSET", keys.flow_state, "window", 1)
+    made.run("HSET", keys.flow_state, "*", 1)
     return made
 
 
@@ -60,21 +60,21 @@ def test_turns_go_by_weight(flow):
 def test_the_queue_has_a_window_and_without_a_number_it_is_20(driver, keys):
     flow = Flow(driver, keys)
     flow.send(g("g:a"), count=30)
-    assert (len(flow.on_lane()), len(flow.line("g:a"))) == (20, 10)
+    assert (len(flow.on_lane()), len(flow.line("*"))) == (20, 10)
     for delivery in flow.read(count=5):
         flow.end(delivery)
-    assert (len(flow.on_lane()), len(flow.line("g:a"))) == (20, 5)
+    assert (len(flow.on_lane()), len(flow.line("*"))) == (20, 5)
 
 
 def test_a_group_at_its_own_limit_is_passed_over_and_comes_back(flow):
-    flow.run("HSET", flow.keys.flow_state, "window", 4)
+    flow.run("HSET", flow.keys.flow_state, "*", 4)
     a, _ = flow.send(g("g:a", most=1), count=3)
     b, _ = flow.send(g("g:b"), count=6)
     assert flow.on_lane() == [a[0], *b[:3]]
+    assert (flow.line("g:a"), flow.line("*")) == (a[1:], b[3:])
     one, two, *_ = flow.read()
     flow.end(two)
     assert flow.on_lane()[-1] == b[3]
-    assert flow.run("ZRANGE", flow.keys.ring, 0, -1) == [b"g:b"]  # passed over
     flow.end(one)
     assert flow.on_lane()[-1] == a[1]
     assert flow.holders("g:a") == [a[1]]
@@ -92,14 +92,54 @@ def test_a_group_that_comes_back_has_saved_up_no_turns(flow):
     assert 6 <= order[1:].count("l") <= 9, order
 
 
-def test_the_ring_is_left_and_entered_again(flow):
+def test_what_is_known_of_turns_goes_with_the_last_one_of_a_group_in_a_line(flow):
     (first, second), _ = flow.send(g("g:a"), count=2)
-    assert flow.run("ZRANGE", flow.keys.ring, 0, -1) == [b"g:a"]
+    assert flow.run("HKEYS", flow.keys.turns) == [b"*\x008\0g:a"]
     assert flow.cancel(second) == "cancelled"
-    assert flow.run("EXISTS", flow.keys.ring) == 0
+    assert flow.run("EXISTS", flow.keys.turns) == 0
     third, _ = flow.send(g("g:a"))
-    assert flow.run("ZRANGE", flow.keys.ring, 0, -1) == [b"g:a"]
+    assert flow.run("HKEYS", flow.keys.turns) == [b"*\x008\0g:a"]
     assert serve(flow) == [first, *third]
+
+
+@pytest.mark.parametrize("shared", [c("c:all"), t(1000, name="t:all"), w(1, 1000, "w:all")], ids=["c", "t", "w"])
+def test_groups_take_turns_for_a_limit_that_they_share(flow, shared):
+    flow.run("HSET", flow.keys.flow_state, "*", 100)
+    flow.send(shared)
+    a, _ = flow.send(shared, g("g:a"), count=20)
+    b, _ = flow.send(shared, g("g:b", 2.0), count=4)
+    none, _ = flow.send(shared, count=2)
+    served = []
+    while len(served) < 27:
+        for delivery in flow.read():
+            if flow.begin(delivery) == [1]:
+                served.append(delivery.task_id)
+                flow.end(delivery)
+        flow.promote()
+    order = turns(flow, served[1:], a=a, b=b, n=none)
+    assert [i for i in served if i in a] == a
+    assert order[:9].count("b") == 4, order
+    assert order[:8].count("n") == 2, order
+    assert flow.rest() == {}
+
+
+def test_each_level_of_a_group_has_its_turns_so_that_none_waits_for_ever(flow):
+    flow.send(g("g:a"))
+    low, _ = flow.send(g("g:a"), count=3, lane="0:")
+    high, _ = flow.send(g("g:a"), count=9, lane="3:")
+    order = flow.line("*")
+    assert order.index(low[0]) <= 1
+    assert order.index(low[1]) <= 3
+    assert order.index(high[0]) <= 1
+
+
+def test_messages_with_tags_that_nobody_offers_take_no_place_of_the_others(flow):
+    flow.run("HSET", flow.keys.flow_state, "*gpu", 2)
+    gpu = [flow.limited(g("g:a"), window="*gpu") for _ in range(5)]
+    flow.chunk(gpu, ["1:gpu"])
+    (one, two), _ = flow.send(g("g:a"), count=2)
+    assert (flow.on_lane("1:gpu"), flow.line("*gpu")) == ([m.task_id for m in gpu[:2]], [m.task_id for m in gpu[2:]])
+    assert (flow.on_lane(), flow.line("*")) == ([one], [two])
 
 
 def test_one_that_lacks_something_else_does_not_hold_up_the_other_groups(flow):
@@ -108,7 +148,7 @@ def test_one_that_lacks_something_else_does_not_hold_up_the_other_groups(flow):
     runs, _ = flow.send(g("g:b"))
     a, _ = flow.send(c("c:x"), g("g:a"))
     b, _ = flow.send(g("g:b"), count=2)
-    assert (flow.line("c:x"), flow.line("g:b")) == (a, b)
+    assert (flow.line("c:x"), flow.line("*")) == (a, b)
     assert serve(flow) == runs + b
     flow.end(blocker)
     assert serve(flow) == a
@@ -120,10 +160,10 @@ def test_a_paused_group_gets_no_turns_and_the_others_do(flow):
     b, _ = flow.send(g("g:b"), count=3)
     assert paused(flow, "a")
     assert serve(flow) == running + b  # what was on a lane already goes on
-    assert flow.line("g:a") == a
+    assert flow.line("g:a") == a  # each when it was first
     later, _ = flow.send(g("g:a"))
     assert flow.line("g:a") == a + later
-    assert (flow.on_lane(), flow.run("EXISTS", flow.keys.ring)) == ([], 1)
+    assert flow.on_lane() == []
     flow.send(g("g:c"))
     assert serve(flow) == flow.ids[-1:]
 
@@ -136,7 +176,7 @@ def test_a_group_goes_on_in_order_when_it_is_resumed_and_the_promoter_hears_of_i
     assert flow.promote() == (0, None, False)
     assert paused(flow, "a", b"")
     assert signals(flow.driver, flow.keys)[-1][0] == "due"
-    assert flow.run("ZSCORE", flow.keys.wake, "*")
+    assert flow.run("ZSCORE", flow.keys.wake, "g:a")
     assert serve(flow) == a
     assert flow.line("g:b") == b
     assert paused(flow, "b", b"")
@@ -147,7 +187,7 @@ def test_a_group_goes_on_in_order_when_it_is_resumed_and_the_promoter_hears_of_i
 def test_a_resumption_that_changes_nothing_still_lets_go_on_what_was_forgotten(flow):
     paused(flow, "a")
     a, _ = flow.send(g("g:a"))
-    flow.run("DEL", flow.keys.paused, flow.keys.ring, flow.keys.wake)
+    flow.run("DEL", flow.keys.paused, flow.keys.turns, flow.keys.wake)
     assert not paused(flow, "a", b"")
     assert serve(flow) == a
 

@@ -239,8 +239,8 @@ def walk_limits(driver, keys):
         "rate": [Rate("1/h"), Rate("1/h", window=True)], "concurrency": Limit(1), "key": "k", "group": "g",
         "unique": Unique("u", until="start", on_duplicate="replace"), "debounce": 5,
     })  # fmt: skip
-    limits = flow.resolve("t", (b"", b""), (), {}).limits
-    bare = NO_FLOW.changed({"concurrency": Limit(1)}).resolve("t", (b"", b""), (), {}).limits
+    limits = flow.resolve("t", "1:", (b"", b""), (), {}).limits
+    bare = NO_FLOW.changed({"concurrency": Limit(1)}).resolve("t", "1:", (b"", b""), (), {}).limits
     sent = [body_of("tests.echo") for _ in range(5)]
     messages = [Limited(1, i, "", b"1,0,0,1,0", limits, body) for i, body in sent[:2]]
     messages += [Limited(1, sent[2][0], "+1", b"1,0,0,1,0", limits, sent[2][1])]

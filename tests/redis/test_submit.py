@@ -108,7 +108,7 @@ TYPED = [
     "permits",
     "parked",
     "parked_body",
-    "ring",
+    "turns",
     "rates",
     "starts",
     "wake",

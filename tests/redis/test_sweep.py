@@ -23,7 +23,7 @@ ONE = {"concurrency": Limit(1)}
 
 def send(driver, keys, count=1, **options):
     """Send messages with limits; returns their ids and bodies."""
-    limits = NO_FLOW.changed(options or ONE).resolve("t", (b"", b""), (), {}).limits
+    limits = NO_FLOW.changed(options or ONE).resolve("t", "1:", (b"", b""), (), {}).limits
     sent = [body_of("tests.echo") for _ in range(count)]
     messages = [Limited(1, task_id, "", b"1,0,0,1,0", limits, body) for task_id, body in sent]
     driver.run(submit(keys, (random_id(), 1, 60_000), [LANE], messages, 1, 64))
@@ -101,7 +101,7 @@ def test_the_duty_sets_the_window_and_finds_what_is_lost(redis_url, driver, keys
             await redis.close()
 
     asyncio.run(tick())
-    assert driver.run(plain("HGET", keys.flow_state, "window")) == b"100"
+    assert driver.run(plain("HGET", keys.flow_state, "*")) == b"100"
     assert members(driver, keys) == [b"c:t\x00" + second.encode()]
     assert driver.run(plain("HEXISTS", keys.flow, first)) == 0
 

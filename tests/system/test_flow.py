@@ -28,7 +28,7 @@ def most_at_once(spans):
 
 def left_over(driver, keys):
     """Return what is still held; nothing belongs there once all has ended."""
-    names = (keys.flow, keys.permits, keys.parked, keys.parked_body, keys.ring, keys.wake)
+    names = (keys.flow, keys.permits, keys.parked, keys.parked_body, keys.turns, keys.wake)
     return [key for key in names if driver.run(plain("EXISTS", key))]
 
 

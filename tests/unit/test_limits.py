@@ -17,7 +17,7 @@ ODD = ["k" * 10_000, "a\0b", "two\nlines", "\ud800", "\x1b[31m", "a\u2028b"]
 
 def resolved(options, *args, **kwargs):
     """Return the limits of a call as flow.lua reads them."""
-    found = NO_FLOW.changed(options).resolve("shop.mail", (b"args", None), args, kwargs)
+    found = NO_FLOW.changed(options).resolve("shop.mail", "1:", (b"args", None), args, kwargs)
     return found and msgspec.msgpack.decode(found.limits)
 
 
@@ -146,18 +146,27 @@ def test_what_has_no_text_of_its_own_is_no_key(option):
 @pytest.mark.parametrize("option", OF_A_KEY)
 def test_a_function_that_finds_nothing_leaves_the_call_unlimited(option):
     assert resolved(OF_A_KEY[option](lambda number: None), 7) is None
-    (found,) = resolved(OF_A_KEY[option](lambda number: f"n{number}"), 7)
+    found, *_ = resolved(OF_A_KEY[option](lambda number: f"n{number}"), 7)
     assert found[1].endswith(":n7")
 
 
 @pytest.mark.parametrize("key", ODD)
 @pytest.mark.parametrize("option", OF_A_KEY)
 def test_odd_keys_have_short_printable_names_of_their_own(option, key):
-    (found,), (again,), (other,) = (resolved(OF_A_KEY[option](one)) for one in (key, key, key + "!"))
+    (found, *_), (again, *_), (other, *_) = (resolved(OF_A_KEY[option](one)) for one in (key, key, key + "!"))
     assert found == again
     assert found[1] != other[1]
     assert found[1].isprintable()
     assert len(found[1]) < 200
+
+
+def test_groups_count_together_with_those_that_need_the_same_tags():
+    flow = NO_FLOW.changed({"group": Group("a", 2, 3)})
+    limits = [
+        msgspec.msgpack.decode(flow.resolve("t", lane, (b"", None), (), {}).limits) for lane in ("1:", "3:b,c", "0:b,c")
+    ]
+    assert [found[0] for found in limits] == [["g", "g:a", 2.0, 3]] * 3
+    assert [found[1] for found in limits] == [["v", "*"], ["v", "*b,c"], ["v", "*b,c"]]
 
 
 def test_a_key_that_looks_like_another_kind_of_limit_is_told_apart():
@@ -191,7 +200,7 @@ def test_a_debounce_without_a_key_counts_all_calls_of_a_task_and_each_task_by_it
 
 def test_only_rates_and_names_until_the_start_have_to_be_begun():
     def begins(options):
-        return NO_FLOW.changed(options).resolve("t", (b"", None), (), {}).begins
+        return NO_FLOW.changed(options).resolve("t", "1:", (b"", None), (), {}).begins
 
     assert not begins({"concurrency": Limit(1), "key": "k", "group": "g", "unique": True})
     assert begins({"rate": Rate("1/s")})
@@ -201,7 +210,8 @@ def test_only_rates_and_names_until_the_start_have_to_be_begun():
 
 def test_all_arguments_together_are_a_key():
     one, same, other = (
-        NO_FLOW.changed({"unique": True}).resolve("t", (packed, None), (), {}).limits for packed in (b"a", b"a", b"b")
+        NO_FLOW.changed({"unique": True}).resolve("t", "1:", (packed, None), (), {}).limits
+        for packed in (b"a", b"a", b"b")
     )
     assert one == same != other
 

@@ -1,7 +1,7 @@
 -- Say of deliveries with a rate that they start now, and set those aside that may not (rule 28).
 -- include: flow+room+lines
 -- KEYS  1 lane · 2 added · 3 control · 4 due · 5 due:body · 6 moved · 7 flow · 8 permits · 9 parked · 10 parked:body ·
---       11 ring · 12 rates · 13 starts · 14 wake · 15 flow:state · 16 unique · 17 paused · 18 settled · 19 suspects · 20 kept
+--       11 turns · 12 rates · 13 starts · 14 wake · 15 flow:state · 16 unique · 17 paused · 18 settled · 19 suspects · 20 kept
 -- ARGV  1 consumer · 2 lane name · then per delivery: id, entry, delivery count, attempt record, body
 -- Returns  per delivery: 1 it may begin · 0 it waits in a line again · -1 another consumer has it
 -- Atomic because  a token that was reserved when the message came onto its lane is spent when it starts: a crash in between
@@ -10,7 +10,7 @@
 local call = redis.call
 local k = {
   added = KEYS[2], control = KEYS[3], due = KEYS[4], due_body = KEYS[5], moved = KEYS[6], flow = KEYS[7],
-  permits = KEYS[8], parked = KEYS[9], parked_body = KEYS[10], ring = KEYS[11], rates = KEYS[12], starts = KEYS[13],
+  permits = KEYS[8], parked = KEYS[9], parked_body = KEYS[10], turns = KEYS[11], rates = KEYS[12], starts = KEYS[13],
   wake = KEYS[14], flow_state = KEYS[15], unique = KEYS[16], paused = KEYS[17],
 }
 flow = open_flow()
@@ -54,7 +54,7 @@ for n = 1, #ids do
       redis.pcall('HDEL', KEYS[19], ARGV[2] .. '/' .. entry)
       redis.pcall('HDEL', KEYS[20], ARGV[2] .. '/' .. entry)
       call('HDEL', k.moved, id)
-      flow.park(k, id, lacks, {lane = ARGV[2], past = ARGV[a + 3], body = ARGV[a + 4]})
+      flow.park(k, id, lacks, limits, {lane = ARGV[2], past = ARGV[a + 3], body = ARGV[a + 4]})
       flow.free(k, {id}, true)
       answers[#answers + 1] = 0
     end

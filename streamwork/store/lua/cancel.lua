@@ -3,7 +3,7 @@
 -- include: finish
 -- KEYS  1 due · 2 due:body · 3 cancelled · 4 control · 5 result · 6 counts · 7 reply stream · 8 dead · 9 moved ·
 --       10 the lane it was sent to · 11 restoring · 12 kept · 13 added · 14 flow · 15 permits · 16 parked · 17 parked:body ·
---       18 ring · 19 rates · 20 starts · 21 wake · 22 flow:state · 23 unique · 24 paused · 25 journal
+--       18 turns · 19 rates · 20 starts · 21 wake · 22 flow:state · 23 unique · 24 paused · 25 journal
 -- ARGV  1 task id · 2 who asks · 3 result record for a cancelled one · 4 keep ms · 5 its first entry, "" = not known ·
 --       6 name of that lane · 7 " terminate" where a run that goes on is to be ended, else "" ·
 --       8 journal record for a cancelled one, "" = it was in none of these places a moment ago
@@ -42,7 +42,7 @@ end
 
 local k = {
   due = KEYS[1], due_body = KEYS[2], cancelled = KEYS[3], control = KEYS[4], moved = KEYS[9], added = KEYS[13],
-  flow = KEYS[14], permits = KEYS[15], parked = KEYS[16], parked_body = KEYS[17], ring = KEYS[18], rates = KEYS[19],
+  flow = KEYS[14], permits = KEYS[15], parked = KEYS[16], parked_body = KEYS[17], turns = KEYS[18], rates = KEYS[19],
   starts = KEYS[20], wake = KEYS[21], flow_state = KEYS[22], unique = KEYS[23], paused = KEYS[24],
 }
 local has_limits = redis.pcall('HLEN', k.flow)

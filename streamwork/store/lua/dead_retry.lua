@@ -1,7 +1,7 @@
 -- Let a dead letter run again as the same task message, in a new round (I1, I3).
 -- include: flow+room+lines
 -- KEYS  1 dead · 2 dead:body · 3 due · 4 due:body · 5 control · 6 result · 7 journal · 8 flow · 9 permits · 10 parked ·
---       11 parked:body · 12 ring · 13 rates · 14 starts · 15 wake · 16 flow:state · 17 unique · 18 paused · 19 moved · 20 added
+--       11 parked:body · 12 turns · 13 rates · 14 starts · 15 wake · 16 flow:state · 17 unique · 18 paused · 19 moved · 20 added
 -- ARGV  1 task id · 2 SHA-1 of the dead letter as it was seen · 3 lane, attempt record and body, as due has them ·
 --       4 packed limits, "" = none · 5 journal record
 -- Returns  "" it is due now · "gone" it is no dead letter any more · "changed" it is another one by now · "!id" that message
@@ -12,7 +12,7 @@
 local call, id = redis.call, ARGV[1]
 local k = {
   due = KEYS[3], due_body = KEYS[4], control = KEYS[5], flow = KEYS[8], permits = KEYS[9], parked = KEYS[10],
-  parked_body = KEYS[11], ring = KEYS[12], rates = KEYS[13], starts = KEYS[14], wake = KEYS[15], flow_state = KEYS[16],
+  parked_body = KEYS[11], turns = KEYS[12], rates = KEYS[13], starts = KEYS[14], wake = KEYS[15], flow_state = KEYS[16],
   unique = KEYS[17], paused = KEYS[18], moved = KEYS[19], added = KEYS[20],
 }
 for n, kind in ipairs({'zset', 'hash', 'zset', 'hash'}) do

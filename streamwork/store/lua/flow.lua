@@ -1,5 +1,5 @@
 -- Limits of how many run, in which order and how fast: who has which permit (rule 28). It goes on in room.lua and lines.lua.
--- KEYS  none of its own: the including script passes a table `k` with flow, permits, parked, parked_body, ring, rates,
+-- KEYS  none of its own: the including script passes a table `k` with flow, permits, parked, parked_body, turns, rates,
 --       starts, wake, flow_state, unique, paused, due, due_body, moved, added and control; `streams` and `bells` by lane where it
 --       may put a message there itself.
 -- ARGV  none of its own.
@@ -12,11 +12,12 @@
 -- compares the two (sweep.lua).
 -- A record is a line with its place and the packed limits. Places: "" it has none, in due or in a line · "+" the same with its
 -- turn in a strict order · "*" in due with all · lane/entry with all · lane/entry! with all but its rates, which it has spent.
--- A limit is {kind, name, …}: c = that many at once (n) · k = one at a time in order · g = a fair group (weight, n) ·
--- t = a bucket of tokens (us per token, burst) · w = so many in any span (n, us). The numbers are those of the message
--- that asks. u = unique, kept until it ends. All keys that this touches are sorted sets and hashes of ours.
+-- A limit is {kind, name, …}: c = that many at once (n) · k = one at a time in order · g = a group (weight; n at once, 0 = no
+-- limit of its own) · v = the window of all groups with these tags · t = a bucket of tokens (us per token, burst) · w = so many
+-- in any span (n, us). The numbers are those of the message that asks. u = unique, kept until it ends. All keys that this
+-- touches are sorted sets and hashes of ours.
 local flow = {}
-local NUL, SOH, WINDOW, NONE = '\0', '\1', '*', {}
+local NUL, SOH, NONE = '\0', '\1', {}
 -- What this call of the script knows; nobody else writes meanwhile. How many have a permit and how many wait by limit, what
 -- of that Redis has, limits by their packed text, {tokens, when} by rate, starts in a window, whether a group is paused.
 local held, waits, had, waited, unpacked, buckets, started, paused = {}, {}, {}, {}, {}, {}, {}, {}
@@ -33,8 +34,8 @@ function flow.now()
   return clock
 end
 
-local ZSETS = {'parked', 'ring', 'starts', 'wake', 'due'}
-local HASHES = {'flow', 'permits', 'parked_body', 'rates', 'flow_state', 'unique', 'due_body', 'moved'}
+local ZSETS = {'parked', 'starts', 'wake', 'due'}
+local HASHES = {'flow', 'permits', 'parked_body', 'turns', 'rates', 'flow_state', 'unique', 'due_body', 'moved'}
 -- A key among those below under which something else stands, nil = none: asked before the first write (rule 21).
 function flow.foreign(k)
   for kind, names in pairs({zset = ZSETS, hash = HASHES}) do
@@ -65,7 +66,7 @@ local function spread(command, key, list)
   if is_new then redis.call(command == 'HSET' and 'HDEL' or 'ZREM', key, LONG) end
 end
 
-local NUMBERS = {c = 1, k = 0, g = 2, t = 2, w = 2, u = 0}
+local NUMBERS = {c = 1, k = 0, g = 2, v = 0, t = 2, w = 2, u = 0}
 -- What somebody else wrote there must not raise behind the first write (rule 21).
 local function are_limits(found)
   if type(found) ~= 'table' then return false end
@@ -123,7 +124,6 @@ function flow.foresee(k, records)
     for j = 1, #limits do
       local kind, name = limits[j][1], limits[j][2]
       if not held[name] and kind ~= 'u' then ask(name) end
-      if kind == 'g' and not held[WINDOW] then ask(WINDOW) end
     end
   end
   for i = 1, #fields, 4000 do
@@ -175,7 +175,6 @@ function flow.admit(k, limits, now, place, from)
     local kind, name = limits[i][1], limits[i][2]
     if kind ~= 'u' and not has(place, kind) then
       held[name] = count(k, name) + 1
-      if kind == 'g' then held[WINDOW] = count(k, WINDOW) + 1 end
     end
   end
 end

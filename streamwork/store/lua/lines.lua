@@ -5,18 +5,39 @@
 -- Returns  nothing: it adds to `flow`.
 -- Atomic because  the including script is: who leaves a line has its permits and its place on a lane in the same step.
 -- Cost  O(log members) for each that comes, waits or goes on; the first ones of a line are read together.
--- Bodies are: line, order there, lane, attempt record, message, a line of text each. Groups take turns in a ring by virtual
--- time: a turn costs 1 / weight, and a group that comes anew begins at the time of the last turn.
--- What flow.flush_lines writes: into lines and out of them, new groups by weight, places of those that went on, how many
--- went to which lane; and the lines that this concerns.
-local joined, bodies, left, left_bodies, entered, moves, adds, touched = {}, {}, {}, {}, {}, {}, {}, {}
--- The first ones of a line, read ahead; {last arrival given, last that is ours}; virtual time.
-local fronts, arrivals, served = {}, {0, 0}, nil
-local AHEAD, GROUP_AHEAD, TURNS = 50, 2, 40
+-- Bodies are: line, order there, lane, attempt record, message, a line of text each. The order is a level, the turn, the number
+-- of the arrival and the message's own level. Groups that wait in one line take turns there by virtual time (start-time fair
+-- queueing): one comes in at the turn of who is first, or 1 / weight behind the last one of its group. So nobody waits for
+-- more than one turn of each other group, however long theirs are.
+-- What flow.flush_lines writes: into lines and out of them, places of those that went on, how many went to which lane; and the
+-- lines that this concerns.
+local joined, bodies, left, left_bodies, moves, adds, touched = {}, {}, {}, {}, {}, {}, {}
+-- The first ones of a line, read ahead; {last arrival given, last that is ours}; by line, level and group how many wait and
+-- the turn of the last one; the first turn of a line.
+local fronts, arrivals, turns, heads = {}, {0, 0}, {}, {}
+local AHEAD, TURN = 50, 1000
 
-local function virtual_time(k)
-  served = served or tonumber(redis.call('HGET', k.flow_state, 'served') or '') or 0
-  return served
+-- Read and note how many of a group wait in a line, and the turn of the last.
+local function turn_of(k, name, class, group)
+  local field = name .. NUL .. class .. NUL .. group
+  if not turns[field] then
+    local n, last = string.match(redis.call('HGET', k.turns, field) or '', '^(%d+) (%d+)$')
+    turns[field] = {tonumber(n) or 0, tonumber(last) or 0}
+  end
+  return turns[field]
+end
+local function flush_turns(k)
+  local changed, gone = {}, {}
+  for field, turn in pairs(turns) do
+    if turn.has_changed and turn[1] > 0 then
+      changed[#changed + 1], changed[#changed + 2] = field, string.format('%d %.0f', turn[1], turn[2])
+    elseif turn.has_changed then
+      gone[#gone + 1] = field
+    end
+    turn.has_changed = nil
+  end
+  spread('HSET', k.turns, changed)
+  many('HDEL', k.turns, gone)
 end
 
 function flow.flush_lines(k)
@@ -24,13 +45,13 @@ function flow.flush_lines(k)
   many('HDEL', k.parked_body, left_bodies)
   spread('ZADD', k.parked, joined)
   many('HSET', k.parked_body, bodies)
-  for name, weight in pairs(entered) do redis.call('ZADD', k.ring, 'NX', virtual_time(k) + 1 / weight, name) end
+  flush_turns(k)
   spread('HSET', k.moved, moves)
   for lane, n in pairs(adds) do
     redis.pcall('HINCRBY', k.added, lane, n)
     if redis.pcall('LLEN', k.bells[lane]) == 0 then redis.pcall('RPUSH', k.bells[lane], '1') end
   end
-  joined, bodies, left, left_bodies, entered, moves, adds, touched = {}, {}, {}, {}, {}, {}, {}, {}
+  joined, bodies, left, left_bodies, moves, adds, touched = {}, {}, {}, {}, {}, {}, {}
 end
 -- What is to be read of a line must stand there.
 function flow.settle_line(k, name)
@@ -49,17 +70,52 @@ local function next_arrival(k)
   return arrivals[1]
 end
 
--- Let a message wait in the line of a limit. Strict order knows no priority; else higher levels go first.
-function flow.park(k, id, limit, place)
+-- The group among these limits, '' = none, and its weight.
+local function group_of(limits)
+  for i = 1, #limits do if limits[i][1] == 'g' then return limits[i][2], limits[i][3] end end
+  return '', 1
+end
+-- The turn of the first one of a line, of this level where that goes first.
+local function head_of(k, name, level)
+  local line = name .. NUL .. level
+  if not heads[line] then
+    local first = redis.call('ZRANGEBYLEX', k.parked, '[' .. line, '(' .. line .. ':', 'LIMIT', 0, 1)[1]
+    heads[line] = first and tonumber(string.sub(first, #line + 1, #line + 15)) or 0
+  end
+  return heads[line]
+end
+-- Where a message comes into a line. Strict order and a group's own line go by arrival alone. In the window every level of a
+-- group has turns of its own, so that none of them can wait for ever; elsewhere higher levels go first.
+local function order_of(k, limit, limits, place)
+  local kind, name, turn = limit[1], limit[2], 0
+  local class = 9 - (tonumber(string.sub(place.lane, 1, 1)) or 0)
+  local level = (kind == 'k' or kind == 'v') and 0 or class
+  if kind ~= 'k' and kind ~= 'g' then
+    local group, weight = group_of(limits)
+    local last = turn_of(k, name, class, group)
+    local head = head_of(k, name, level)
+    turn = last[1] > 0 and math.max(head, last[2] + math.max(1, math.floor(TURN / weight))) or head
+    last[1], last[2], last.has_changed = last[1] + 1, turn, true
+  end
+  return level .. string.format('%015.0f%015.0f', turn, place.arrival or next_arrival(k)) .. class
+end
+-- Count one less of a group in a line.
+local function give_turn(k, name, order, limits)
+  local kind = string.sub(name, 1, 1)
+  if kind == 'k' or kind == 'g' then return end
+  local last = turn_of(k, name, string.sub(order, 32), (group_of(limits)))
+  last[1], last.has_changed = math.max(0, last[1] - 1), true
+end
+
+-- Let a message with these limits wait in the line of one of them.
+function flow.park(k, id, limit, limits, place)
   local name = limit[2]
-  local level = limit[1] == 'k' and 0 or 9 - (tonumber(string.sub(place.lane, 1, 1)) or 0)
-  local order = level .. string.format('%015.0f', place.arrival or next_arrival(k))
+  local order = order_of(k, limit, limits, place)
   joined[#joined + 1], joined[#joined + 2] = '0', name .. NUL .. order .. NUL .. id
   bodies[#bodies + 1] = id
   bodies[#bodies + 1] = name .. '\n' .. order .. '\n' .. place.lane .. '\n' .. place.past .. '\n' .. place.body
   flow.line_changed(k, name, 1)
   touched[name], fronts[name] = true, nil
-  if limit[1] == 'g' then entered[name] = entered[name] or limit[3] end
   if limit[1] == 't' or limit[1] == 'w' then flow.look_again(limit) end
 end
 local function place_of(record)
@@ -68,10 +124,10 @@ local function place_of(record)
   local c = b and string.find(record, '\n', b + 1, true)
   local d = c and string.find(record, '\n', c + 1, true)
   local order = d and string.sub(record, a + 1, b - 1)
-  if not order or not string.find(order, '^%d+$') then return nil end
+  if not order or #order ~= 32 or not string.find(order, '^%d+$') then return nil end
   return {
     name = string.sub(record, 1, a - 1), order = order, lane = string.sub(record, b + 1, c - 1),
-    past = string.sub(record, c + 1, d - 1), body = string.sub(record, d + 1), arrival = tonumber(string.sub(order, 2)),
+    past = string.sub(record, c + 1, d - 1), body = string.sub(record, d + 1), arrival = tonumber(string.sub(order, 17, 31)),
   }
 end
 -- What waits under an id: its line, its order there and its place; nothing where it does not wait.
@@ -83,7 +139,8 @@ function flow.leave(k, id, place)
   redis.call('HDEL', k.parked_body, id)
   flow.line_changed(k, place.name, -1)
   fronts[place.name] = nil
-  if flow.waiting(k, place.name) == 0 then redis.call('ZREM', k.ring, place.name) end
+  local record = flow.records(k, {id})[1]
+  if record then give_turn(k, place.name, place.order, record[1]) end
   return true
 end
 
@@ -112,7 +169,7 @@ local function first_of(k, name, ahead)
     local members = redis.call('ZRANGEBYLEX', k.parked, first, last, 'LIMIT', 0, ahead)
     if #members == 0 then return nil end
     local ids = {}
-    for i = 1, #members do ids[i] = string.sub(members[i], #name + 19) end
+    for i = 1, #members do ids[i] = string.sub(members[i], #name + 35) end
     local records, waiting = flow.records(k, ids), redis.call('HMGET', k.parked_body, unpack(ids))
     flow.foresee(k, records)
     front = {at = 1, is_all = #members < ahead}
@@ -131,6 +188,7 @@ local function step_out(k, name, first, keeps_body)
   if not keeps_body then left_bodies[#left_bodies + 1] = first.id end
   touched[name] = true
   flow.line_changed(k, name, -1)
+  if first.record and first.place then give_turn(k, name, first.place.order, first.record[1]) end
 end
 
 -- Ask for the first one of a line; answers what came of it: "gone", "in", "elsewhere", or the limit that lacks room.
@@ -144,7 +202,7 @@ local function try(k, name, first, now)
   if lacks and lacks[2] == name then return lacks end
   step_out(k, name, first, lacks)
   if lacks then
-    flow.park(k, first.id, lacks, place)
+    flow.park(k, first.id, lacks, record[1], place)
     flow.placed(first.id, record[2], keeps)
     return 'elsewhere'
   end
@@ -170,91 +228,19 @@ local function wake_line(k, name, now, most, ahead)
   end
 end
 
-local function turns_of(k)
-  local flat, turns = redis.call('ZRANGE', k.ring, 0, TURNS - 1, 'WITHSCORES'), {}
-  for i = 1, #flat, 2 do turns[#turns + 1] = {flat[i], tonumber(flat[i + 1])} end
-  -- Behind the last of these may be others, whose turn comes before a later one.
-  turns.till = #turns == TURNS and turns[#turns][2]
-  return turns
-end
--- Put a group behind all whose turn is not later than its next one.
-local function take_turn(turns, changed, weight)
-  local turn = table.remove(turns, 1)
-  turn[2] = turn[2] + 1 / weight
-  changed[turn[1]] = turn[2]
-  if turns.till and turn[2] > turns.till then return end
-  local at = #turns
-  while at > 0 and (turns[at][2] > turn[2] or (turns[at][2] == turn[2] and turns[at][1] > turn[1])) do at = at - 1 end
-  table.insert(turns, at + 1, turn)
-end
-local function write_turns(k, changed, out)
-  local list = {}
-  for name, at in pairs(changed) do list[#list + 1], list[#list + 2] = string.format('%.17g', at), name end
-  many('ZADD', k.ring, list)
-  many('ZREM', k.ring, out)
-  if served then redis.call('HSET', k.flow_state, 'served', string.format('%.17g', served)) end
-end
-
-local function wake_groups(k, now, most)
-  local turns, changed, out, is_full = {}, {}, {}, false
-  for _ = 1, most do
-    if #turns == 0 then
-      flow.flush_lines(k)
-      write_turns(k, changed, out)
-      turns, changed, out = turns_of(k), {}, {}
-      if #turns == 0 then return true end
-    end
-    local name, at = turns[1][1], turns[1][2]
-    local first = first_of(k, name, GROUP_AHEAD)
-    local said = first and try(k, name, first, now)
-    if said == 'in' then
-      local limit = own_limit(first, name)
-      served = at
-      take_turn(turns, changed, limit and limit[3] or 1)
-      is_full = limit and not flow.has_window(k)
-    elseif not first or (type(said) == 'table' and flow.is_held_back(k, said)) then
-      -- The next one's turn; a group that is held back has its own again when one of it ends, or it is resumed.
-      table.remove(turns, 1)
-      changed[name], out[#out + 1] = nil, name
-    else
-      is_full = type(said) == 'table'
-    end
-    if is_full then break end
-  end
-  write_turns(k, changed, out)
-  return is_full
-end
-
 -- Let those in who have room now, first come first; the rest goes on at the promoter's next look.
 -- So many places have become free, nil = not known; ten are looked at in any case, since not each has room elsewhere.
 function flow.wake(k, line, now, places_free)
   local most, ahead = math.max(10, places_free or 50), math.min(AHEAD, places_free or 10)
-  if line == WINDOW then
-    if wake_groups(k, now, most) then return end
-  elseif wake_line(k, line, now, most, ahead) then
-    return
-  end
+  if wake_line(k, line, now, most, ahead) then return end
   redis.call('ZADD', k.wake, 'LT', string.format('%.0f', now), line)
   redis.pcall('XADD', k.control, 'MAXLEN', '~', 1000, '*', 'e', 'due', 'v', '0')
-end
-
--- Groups that one of theirs left take their turn again, where they had lost it.
-local function turn_again(k, groups)
-  local names = {}
-  for name in pairs(groups) do
-    if flow.waiting(k, name) > 0 then names[#names + 1] = name end
-  end
-  if #names == 0 then return end
-  local scores = redis.call('ZMSCORE', k.ring, unpack(names))
-  for i = 1, #names do
-    if not scores[i] then redis.call('ZADD', k.ring, 'NX', virtual_time(k), names[i]) end
-  end
 end
 
 -- Give back what messages have, and let the next ones in. On its way to due a message keeps its turn in a strict order, and
 -- its limits. What is called for must have left its place already (I1).
 function flow.free(k, ids, is_retry)
-  local records, owned, ended, groups = flow.records(k, ids), {}, {}, {}
+  local records, owned, ended = flow.records(k, ids), {}, {}
   local freed, names, seen = {}, {}, {}
   flow.foresee(k, records)
   local function give_back(name)
@@ -278,10 +264,6 @@ function flow.free(k, ids, is_retry)
         else
           give_back(name)
         end
-        if kind == 'g' then
-          give_back(WINDOW)
-          groups[name] = true
-        end
       end
     end
     if record and is_retry then
@@ -292,9 +274,7 @@ function flow.free(k, ids, is_retry)
   end
   if not is_retry then free_unique(k, owned) end
   many('HDEL', k.flow, ended)
-  turn_again(k, groups)
   for i = 1, #names do
-    local is_done = groups[names[i]] or (names[i] ~= WINDOW and waits[names[i]] == 0)
-    if not is_done then flow.wake(k, names[i], flow.now(), freed[names[i]]) end
+    if waits[names[i]] > 0 then flow.wake(k, names[i], flow.now(), freed[names[i]]) end
   end
 end

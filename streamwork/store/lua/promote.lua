@@ -1,7 +1,7 @@
 -- Move due task messages to their lanes (rule 26).
 -- include: flow+room+lines
 -- KEYS  1 due · 2 due:body · 3 lanes · 4 added · 5 moved · 6 control · 7 flow · 8 permits · 9 parked · 10 parked:body ·
---       11 ring · 12 rates · 13 starts · 14 wake · 15 flow:state · 16 unique · 17 paused · then per lane: stream,
+--       11 turns · 12 rates · 13 starts · 14 wake · 15 flow:state · 16 unique · 17 paused · then per lane: stream,
 --       bell
 -- ARGV  1 most messages · 2 number of lanes · lane names
 -- Returns  {moved, when to look next in ms or -1, 1 if a lane was not among the declared ones}
@@ -18,7 +18,7 @@ local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local position, lanes = {}, tonumber(ARGV[2])
 local k = {
   due = KEYS[1], due_body = KEYS[2], added = KEYS[4], moved = KEYS[5], control = KEYS[6], flow = KEYS[7],
-  permits = KEYS[8], parked = KEYS[9], parked_body = KEYS[10], ring = KEYS[11], rates = KEYS[12], starts = KEYS[13],
+  permits = KEYS[8], parked = KEYS[9], parked_body = KEYS[10], turns = KEYS[11], rates = KEYS[12], starts = KEYS[13],
   wake = KEYS[14], flow_state = KEYS[15], unique = KEYS[16], paused = KEYS[17], streams = {}, bells = {},
 }
 for i = 1, lanes do
@@ -62,7 +62,7 @@ local function may_go(record, id, lane, past, message)
   flow.placed(id, record[2], keeps)
   call('ZREM', KEYS[1], id)
   call('HDEL', KEYS[2], id)
-  flow.park(k, id, lacks, {lane = lane, past = past, body = message})
+  flow.park(k, id, lacks, record[1], {lane = lane, past = past, body = message})
   return false
 end
 for n = 1, woken.err and 0 or #woken do

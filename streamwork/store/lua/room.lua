@@ -34,23 +34,20 @@ local function is_paused(k, name)
   if paused[name] == nil then paused[name] = redis.pcall('HEXISTS', k.paused, 'group:' .. string.sub(name, 3)) == 1 end
   return paused[name]
 end
--- Whether nothing of a group may come now, whatever room its queue has: it is paused, or at its own limit.
-function flow.is_held_back(k, limit)
-  return is_paused(k, limit[2]) or (limit[4] > 0 and count(k, limit[2]) >= limit[4])
-end
 
-local most_in_window
--- Whether groups may have one more message on lanes.
-function flow.has_window(k)
-  most_in_window = most_in_window or tonumber(redis.call('HGET', k.flow_state, 'window') or '') or 20
-  return count(k, WINDOW) < most_in_window
+local sizes = {}
+-- How many messages of groups may be on the lanes of these tags at once (sweeper.py).
+local function size_of(k, window)
+  sizes[window] = sizes[window] or tonumber(redis.call('HGET', k.flow_state, window) or '') or 20
+  return sizes[window]
 end
 -- Whether a limit lets one more in; a rate answers also when it will, in us since 1970, where time alone brings that.
 function flow.room(k, limit, now)
   local kind, name = limit[1], limit[2]
   if kind == 'c' then return count(k, name) < limit[3] end
   if kind == 'k' then return count(k, name) < 1 end
-  if kind == 'g' then return flow.has_window(k) and not flow.is_held_back(k, limit) end
+  if kind == 'v' then return count(k, name) < size_of(k, name) end
+  if kind == 'g' then return not is_paused(k, name) and (limit[4] == 0 or count(k, name) < limit[4]) end
   local reserved = count(k, name)
   if kind == 't' then
     local has = tokens(k, limit, now)

@@ -23,7 +23,7 @@ local base = #KEYS - 14
 local k = {
   due = KEYS[4], due_body = KEYS[5], moved = KEYS[8], suspects = KEYS[9], cancelled = KEYS[10], control = KEYS[11],
   added = KEYS[base + 1], flow = KEYS[base + 2], permits = KEYS[base + 3], parked = KEYS[base + 4],
-  parked_body = KEYS[base + 5], ring = KEYS[base + 6], rates = KEYS[base + 7], starts = KEYS[base + 8],
+  parked_body = KEYS[base + 5], turns = KEYS[base + 6], rates = KEYS[base + 7], starts = KEYS[base + 8],
   wake = KEYS[base + 9], flow_state = KEYS[base + 10], unique = KEYS[base + 11], paused = KEYS[base + 12],
   kept = KEYS[base + 13],
 }

@@ -2,7 +2,7 @@
 -- include: backlog
 -- include: flow+room+lines
 -- KEYS  1 sender mark · 2 lanes · 3 added · 4 control · 5 cancelled · 6 due · 7 due:body · 8 moved · 9 flow · 10 permits ·
---       11 parked · 12 parked:body · 13 ring · 14 rates · 15 starts · 16 wake · 17 flow:state · 18 unique · 19 paused · then per
+--       11 parked · 12 parked:body · 13 turns · 14 rates · 15 starts · 16 wake · 17 flow:state · 18 unique · 19 paused · then per
 --       lane: stream, bell · with a limit: parked:body, settled, due
 -- ARGV  1 chunk number · 2 sender mark's life ms · 3 most lanes · 4 now ms · 5 number of lanes · lane names · then per
 --       message: lane's position (1 …), id, when ("" now, "+ms" from now on, ms since 1970), attempt record, limits,
@@ -29,7 +29,7 @@ if #KEYS > 19 + 2 * lanes then
 end
 local k = {
   added = KEYS[3], control = KEYS[4], due = KEYS[6], due_body = KEYS[7], moved = KEYS[8], flow = KEYS[9],
-  permits = KEYS[10], parked = KEYS[11], parked_body = KEYS[12], ring = KEYS[13], rates = KEYS[14], starts = KEYS[15],
+  permits = KEYS[10], parked = KEYS[11], parked_body = KEYS[12], turns = KEYS[13], rates = KEYS[14], starts = KEYS[15],
   wake = KEYS[16], flow_state = KEYS[17], unique = KEYS[18], paused = KEYS[19], streams = {}, bells = {},
 }
 local function must_be(key, kind)
@@ -105,7 +105,7 @@ local function enter(a, limits)
   end
   local lacks, keeps = flow.admit(k, limits, now, '')
   if lacks then
-    flow.park(k, id, lacks, {lane = lane, past = ARGV[a + 3], body = body})
+    flow.park(k, id, lacks, limits, {lane = lane, past = ARGV[a + 3], body = body})
     flow.placed(id, packed, keeps)
     return ''
   end

@@ -1,6 +1,6 @@
 -- Free what belongs to task messages that are nowhere any more, and what time has emptied (rule 28).
 -- include: flow+room+lines
--- KEYS  1 due · 2 due:body · 3 moved · 4 added · 5 control · 6 flow · 7 permits · 8 parked · 9 parked:body · 10 ring ·
+-- KEYS  1 due · 2 due:body · 3 moved · 4 added · 5 control · 6 flow · 7 permits · 8 parked · 9 parked:body · 10 turns ·
 --       11 rates · 12 starts · 13 wake · 14 flow:state · 15 unique · 16 paused · 17 restoring · then the lane's
 --       stream, where there is one
 -- ARGV  1 what: flow, unique, rates or counts · 2 lane, "" = none · then task ids or fields; counts: only
@@ -13,7 +13,7 @@
 local call = redis.call
 local k = {
   due = KEYS[1], due_body = KEYS[2], moved = KEYS[3], added = KEYS[4], control = KEYS[5], flow = KEYS[6],
-  permits = KEYS[7], parked = KEYS[8], parked_body = KEYS[9], ring = KEYS[10], rates = KEYS[11], starts = KEYS[12],
+  permits = KEYS[7], parked = KEYS[8], parked_body = KEYS[9], turns = KEYS[10], rates = KEYS[11], starts = KEYS[12],
   wake = KEYS[13], flow_state = KEYS[14], unique = KEYS[15], paused = KEYS[16],
 }
 flow = open_flow()
@@ -50,32 +50,49 @@ local function is_alive(id)
   return is_open(string.match(place, '[%d-]+', #lane + 2))
 end
 
+-- Correct the numbers of a hash that differ from these; what stands behind a number stays. Answers how many did.
+local function correct(key, are)
+  local kept, changed = call('HGETALL', key), 0
+  for i = 1, #kept, 2 do
+    local field, n, rest = kept[i], string.match(kept[i + 1], '^(%d+)(.*)$')
+    if are[field] ~= tonumber(n) then
+      changed = changed + 1
+      if are[field] then call('HSET', key, field, are[field] .. (rest or '')) else call('HDEL', key, field) end
+    end
+    are[field] = nil
+  end
+  for field, n in pairs(are) do changed = changed + call('HSET', key, field, n .. (key == k.turns and ' 0' or '')) end
+  return changed
+end
+
 -- Compare how many are said to have and to wait for each limit with what there is, and correct it. The scripts change both in
 -- one step, so only hands can have changed one; a limit would stay full for ever.
 local function recount(most)
   if call('HLEN', k.flow) > most or call('ZCARD', k.parked) > most then return 0 end
-  local are, changed = {}, 0
-  local function add(field) are[field] = (are[field] or 0) + 1 end
+  local are, turns, groups = {}, {}, {}
+  local function add(field, to)
+    to = to or are
+    to[field] = (to[field] or 0) + 1
+  end
   local flat = call('HGETALL', k.flow)
   for i = 2, #flat, 2 do
     local cut = string.find(flat[i], '\n', 1, true)
     local place, limits = string.sub(flat[i], 1, (cut or 1) - 1), cut and flow.unpacked(string.sub(flat[i], cut + 1)) or {}
+    groups[flat[i - 1]] = ''
     for j = 1, #limits do
-      if limits[j][1] ~= 'u' and flow.has(place, limits[j][1]) then
-        add('+' .. limits[j][2])
-        if limits[j][1] == 'g' then add('+*') end
-      end
+      if limits[j][1] ~= 'u' and flow.has(place, limits[j][1]) then add('+' .. limits[j][2]) end
+      if limits[j][1] == 'g' then groups[flat[i - 1]] = limits[j][2] end
     end
   end
   local lines = call('ZRANGE', k.parked, 0, -1)
-  for i = 1, #lines do add('-' .. (string.match(lines[i], '^(.-)%z') or '')) end
-  local kept = call('HGETALL', k.permits)
-  for i = 1, #kept, 2 do
-    if tonumber(kept[i + 1]) ~= are[kept[i]] then changed = changed + call('HDEL', k.permits, kept[i]) end
-    if tonumber(kept[i + 1]) == are[kept[i]] then are[kept[i]] = nil end
+  for i = 1, #lines do
+    local name, order, id = string.match(lines[i], '^(.-)%z(%d*)%z(.*)$')
+    add('-' .. (name or ''))
+    if name and groups[id] and not string.find(name, '^[gk]') then
+      add(name .. '\0' .. string.sub(order, 32) .. '\0' .. groups[id], turns)
+    end
   end
-  for field, n in pairs(are) do changed = changed + call('HSET', k.permits, field, n) end
-  return changed, lines
+  return correct(k.permits, are) + correct(k.turns, turns), lines
 end
 local function wake_all(lines)
   local seen = {}
@@ -83,9 +100,7 @@ local function wake_all(lines)
     local name = string.match(lines[i], '^(.-)%z') or ''
     if not seen[name] then
       seen[name] = true
-      local is_group = string.sub(name, 1, 2) == 'g:'
-      if is_group then call('ZADD', k.ring, 'NX', call('HGET', k.flow_state, 'served') or 0, name) end
-      flow.wake(k, is_group and '*' or name, now, 1)
+      flow.wake(k, name, now, 1)
     end
   end
 end
