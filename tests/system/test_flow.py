@@ -7,6 +7,8 @@ import asyncio
 import pytest
 
 from streamwork import AlreadyQueued, Group, Limit, Rate, TaskFailed, Unique
+from streamwork.broker.steps import ask
+from streamwork.broker.why import why
 from streamwork.store.commands import plain
 from tests.apps import faults
 from tests.helpers import state_of, wait_until
@@ -135,6 +137,31 @@ def test_a_large_group_does_not_hold_up_the_first_of_another(start, send, app, n
     texts = [run.text for run in notes.runs()]
     # The places that were given away before it came (20 until a worker is there), and turn about from then on.
     assert max(texts.index(f"small{n}") for n in range(3)) < 40
+
+
+def test_groups_that_share_a_rate_take_turns_for_it(start, send, app, notes):
+    task = send.declared(faults.note).options(rate=Rate("200/s", burst=1, name="shared"))
+    large = app.enqueue_many(task.options(group="large").call(notes.path, f"large{n}") for n in range(300))
+    small = [task.options(group="small").enqueue(notes.path, f"small{n}") for n in range(5)]
+    start(slots=4)
+    for handle in [*small, *large]:
+        handle.result(timeout=60)
+    texts = [run.text for run in notes.runs()]
+    assert max(texts.index(f"small{n}") for n in range(5)) < 20
+
+
+def test_groups_whose_tags_nobody_offers_hold_up_no_others(start, send, app, notes, driver, keys):
+    task = send.declared(faults.note)
+    start(slots=4)
+    waiting = app.enqueue_many(task.options(group="a", tags={"gpu"}).call(notes.path, "gpu") for _ in range(100))
+    others = app.enqueue_many(task.options(group="a").call(notes.path, "any") for _ in range(50))
+    for handle in others:
+        handle.result(timeout=10)
+    assert {run.text for run in notes.runs()} == {"any"}
+    assert [reason.code for reason in ask(driver, why([keys], waiting[99].id))] == ["parked", "no_tags"]
+    start(slots=4, tags=["gpu"])
+    for handle in waiting:
+        handle.result(timeout=10)
 
 
 def test_turns_go_by_weight_and_a_group_has_its_own_limit(start, send, app, notes, look):
