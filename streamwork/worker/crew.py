@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import importlib
 import os
 import sys
 
 from streamwork.config import Config
 from streamwork.errors import ConfigError
+from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.worker.child import FindApp, become_child
 from streamwork.worker.replica import Replica
 
@@ -84,3 +88,13 @@ def require_files(processes: int) -> None:
     least = _LEAST_FILES + 2 * processes
     if limit not in (-1, resource.RLIM_INFINITY) and limit < least:
         raise ConfigError(f"the limit of open files is {limit} and a worker needs at least {least}: see ulimit -n")
+
+
+def share_pages() -> None:
+    """Load what every process needs, before the first fork: until one of them writes to a page, it is there once."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module("uvloop")  # the child's loop; not on every system
+    for script in ALL_SCRIPTS:
+        _ = script.sha  # reads its file
+    gc.collect()
+    gc.freeze()  # a collector that walks over them would write to them

@@ -6,7 +6,6 @@ It runs no task and imports no app, so no body can hold its beat up. It stays si
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -21,7 +20,7 @@ from streamwork.errors import AppBroken, StoreUnavailable, StreamworkError
 from streamwork.ids import random_id
 from streamwork.outage import Outage
 from streamwork.worker.child import EXIT_OK, EXIT_SPOOLED, FindApp
-from streamwork.worker.crew import Crew, require_files
+from streamwork.worker.crew import Crew, require_files, share_pages
 from streamwork.worker.departure import drain, is_in_order, kill_unheard, see_off
 from streamwork.worker.homes import Address, Homes, resolve_here
 from streamwork.worker.pace import Pace, on_duty
@@ -78,8 +77,7 @@ class Supervisor:
         require_files(self.config.worker.processes)
         if self._reload:
             require_watchfiles()
-        gc.collect()
-        gc.freeze()  # children share these pages as long as nobody's collector touches them
+        share_pages()
         return asyncio.run(self._main())
 
     async def _main(self) -> int:
