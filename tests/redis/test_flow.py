@@ -167,6 +167,18 @@ def test_a_woken_one_that_lacks_another_limit_moves_to_that_line_and_the_next_on
     assert (flow.holders("c:a"), flow.holders("c:b")) == (both, both)
 
 
+def test_one_whose_record_was_removed_by_hand_runs_all_the_same(flow):
+    flow.send(c())
+    (second, third), _ = flow.send(c(), count=2)
+    flow.run("HDEL", flow.keys.flow, second)
+    (one,) = flow.read(count=1)
+    flow.end(one)
+    assert flow.on_lane() == [second, third]  # it has no permit, so it takes none from the next one
+    for one in flow.read():
+        flow.end(one)
+    assert flow.rest() == {}
+
+
 def test_one_that_moves_on_keeps_its_arrival_in_the_line_of_its_group(flow):
     flow.send(c("c:a"))
     flow.send(g("g:b", most=1))

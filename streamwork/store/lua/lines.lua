@@ -15,7 +15,7 @@ local joined, bodies, left, left_bodies, moves, adds, touched = {}, {}, {}, {}, 
 -- The first ones of a line, read ahead; {last arrival given, last that is ours}; by line, level and group how many wait and
 -- the turn of the last one; the first turn of a line.
 local fronts, arrivals, turns, heads = {}, {0, 0}, {}, {}
-local AHEAD, TURN = 50, 1000
+local AHEAD, TURN, NO_LIMITS = 50, 1000, cmsgpack.pack({})
 
 -- Read and note how many of a group wait in a line, and the turn of the last.
 local function turn_of(k, name, class, group)
@@ -194,9 +194,14 @@ end
 -- Ask for the first one of a line; answers what came of it: "gone", "in", "elsewhere", or the limit that lacks room.
 local function try(k, name, first, now)
   local record, place = first.record, first.place
-  if not record or not place or place.name ~= name then
-    step_out(k, name, first, true)  -- not ours, or its record is gone
+  if not place or place.name ~= name then
+    step_out(k, name, first, true)  -- not ours
     return 'gone'
+  elseif not record then
+    -- Removed by hand: what it asked for is not known, and it must run all the same.
+    step_out(k, name, first)
+    put(k, first.id, place, NO_LIMITS)
+    return 'in'
   end
   local lacks, keeps = flow.admit(k, record[1], now, record[3], name)
   if lacks and lacks[2] == name then return lacks end
@@ -210,7 +215,7 @@ local function try(k, name, first, now)
   return 'in'
 end
 local function own_limit(first, name)
-  for i = 1, #first.record[1] do if first.record[1][i][2] == name then return first.record[1][i] end end
+  for i = 1, first.record and #first.record[1] or 0 do if first.record[1][i][2] == name then return first.record[1][i] end end
 end
 
 -- Both answer whether there is nothing more to do here now; `most` is how many they look at.
