@@ -27,7 +27,7 @@ def parked_and_woken(flow):
     ids, _ = flow.send(c(), count=2)
     (delivery,) = flow.read()
     flow.end(delivery)
-    assert flow.on_lane() == ids[1:], "what waited is forgotten"
+    assert flow.holders("c:x") == ids[1:], "what it asked for is forgotten"
 
 
 def lost_and_begun(flow):
@@ -148,7 +148,7 @@ def cancelled_where_foreign(flow):
 
 SCENARIOS = {
     "submit_places": (sent_and_ended, "gives nothing back"),
-    "submit_keeps_limits": (parked_and_woken, "what waited is forgotten"),
+    "submit_keeps_limits": (parked_and_woken, "asked for is forgotten"),
     "begin_owner": (lost_and_begun, "who has lost it"),
     "begin_count": (begun_by_an_earlier, "an earlier delivery"),
     "begin_asks_anew": (crashed, "more have started"),
