@@ -13,6 +13,8 @@ from typing import Any, TextIO
 
 import msgspec
 
+from streamwork.telemetry.last_lines import Keeper, LastLines
+
 # Whatever a record has beyond these came in as `extra`.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _FIRST = ("task_id", "task", "queue", "attempt")
@@ -69,6 +71,14 @@ def set_up(level: str, format_: str, stream: TextIO | None = None) -> None:
     ours = logging.getLogger("streamwork")
     ours.handlers[:] = [handler]
     ours.propagate = False
+
+
+def keep_last(lines: LastLines) -> None:
+    """Note what is logged in this process from now on, user code included, where its supervisor can read it."""
+    root, ours = logging.getLogger(), logging.getLogger("streamwork")
+    keeper = Keeper(lines, LineFormatter())
+    for logger in (root, *([] if ours.propagate else [ours])):
+        logger.addHandler(keeper)
 
 
 def facts_of(record: logging.LogRecord) -> dict[str, Any]:

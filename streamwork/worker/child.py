@@ -29,6 +29,7 @@ from streamwork.errors import (
 )
 from streamwork.model.judge import text_of, type_name
 from streamwork.outage import Outage
+from streamwork.telemetry import logs
 from streamwork.worker.channel import Channel
 from streamwork.worker.slot_table import SlotTable
 from streamwork.worker.worker import Worker
@@ -74,6 +75,7 @@ def run_child(find_app: FindApp, end: socket.socket, table: SlotTable, parent: i
         parent: The supervisor's pid.
     """
     _die_with(parent)
+    logs.keep_last(table.last_lines)
     # The supervisor decides, and says so over the channel. A handler that does nothing, since what is ignored stays
     # so in the programs that bodies start, and those could not be ended.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):

@@ -71,8 +71,8 @@ async def see_off(replica: Replica, status: int, supervisor: str, ending: asynci
         if replica.home is not None:
             is_blamed = not in_order and replica.is_blamed
             started = replica.started_by_queue() if is_blamed else {}
-            how = f"process {replica.pid} of {supervisor} ended with {evidence}"
-            handing = replica.home.hand_over(replica, "dead" if is_blamed else "leave", how, started)
+            how = f"process {replica.pid} of {supervisor} ended with {evidence}\n{replica.table.last_lines.text()}"
+            handing = replica.home.hand_over(replica, "dead" if is_blamed else "leave", how.rstrip(), started)
             await _unless_ending(asyncio.ensure_future(handing), replica.name, ending)
     finally:
         replica.close()

@@ -93,7 +93,10 @@ class Home:
             logger.warning("could not hand over", extra={"consumer": member.name, "error": str(error)})
             return
         if marked:
-            logger.warning("entries handed over", extra={"consumer": member.name, "entries": marked, "how": evidence})
+            logger.warning(
+                "entries handed over",
+                extra={"consumer": member.name, "entries": marked, "how": evidence.partition("\n")[0]},
+            )
 
 
 class Homes:

@@ -99,16 +99,12 @@ class Runner:
             self.endings.end(run, "E", State.EXPIRED, encode_record(failure), "expired")
             return False
         if run.attempt.crashes >= MOST_CRASHES:
-            self.endings.dead(
-                run,
-                "quarantined",
-                Failure("Quarantined", f"its process died {run.attempt.crashes} times: {run.stop_reason}"),
-            )
+            text = f"its process died {run.attempt.crashes} times"
+            self.endings.dead(run, "quarantined", evident("Quarantined", text, run.stop_reason))
             return False
         if run.attempt.lost >= MOST_LOSSES:
-            self.endings.dead(
-                run, "lost", Failure("Lost", f"its worker vanished {run.attempt.lost} times: {run.stop_reason}")
-            )
+            text = f"its worker vanished {run.attempt.lost} times"
+            self.endings.dead(run, "lost", evident("Lost", text, run.stop_reason))
             return False
         if message.task in run.lane.queue.paused_tasks:
             self.endings.hold(run)
@@ -265,3 +261,9 @@ def unsettled(run: Run, error: Exception) -> None:
     run.is_unsettled = True
     with contextlib.suppress(Exception):  # it may be a handler of the log that raises
         logger.error("a delivery could not be settled", exc_info=error, extra=facts(run))
+
+
+def evident(kind: str, text: str, evidence: str) -> Failure:
+    """Return the failure of a message whose process died: how, and what that process logged last."""
+    how, _, lines = evidence.partition("\n")
+    return Failure(kind, f"{text}: {how}", f"the last log lines of that process:\n{lines}" if lines else "")

@@ -9,6 +9,8 @@ import mmap
 import struct
 from typing import NamedTuple
 
+from streamwork.telemetry.last_lines import LastLines
+
 # beat, loop turn and read reply as steady ms; free slots; rss is read from /proc instead.
 _HEADER = struct.Struct("<qqqq")
 # 1 = started, number of the queue, entry id, lane name. 255 bytes hold a lane of twenty long tags.
@@ -32,11 +34,15 @@ class SlotTable:
 
     Args:
         slots: How many deliveries may run at once; there are `ROWS_PER_SLOT` times as many rows.
+
+    Attributes:
+        last_lines: What the process logged last.
     """
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self._memory = mmap.mmap(-1, _BASE + self.rows * _SLOT.size)
+        self.last_lines = LastLines()
         self._pack = _SLOT.pack_into
         self._size = _SLOT.size
 
@@ -111,3 +117,4 @@ class SlotTable:
     def close(self) -> None:
         """Free the memory on this side."""
         self._memory.close()
+        self.last_lines.close()

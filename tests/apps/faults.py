@@ -90,6 +90,7 @@ async def poison(notes: Path, text: str, how: str, others: int, ctx: Context) ->
     while len(notes.read_text().splitlines()) <= others:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.2)  # whatever may run beside it has begun by now
+    ctx.log.warning("about to end: %s", how)
     if how == "exit":
         os._exit(7)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -157,6 +157,10 @@ def test_a_poison_message_is_quarantined_and_its_neighbours_are_not(start, send,
     assert "3 times" in letter.failure.message
     assert evidence in letter.failure.message
     assert letter.task == faults.poison.name
+    assert letter.failure.traceback.startswith("the last log lines of that process:\n")
+    last = letter.failure.traceback.splitlines()[-1]
+    assert f"about to end: {how}" in last
+    assert bad.id in last
     assert letter.attempt.startswith("1,3,")
     # Two crashes may have been anybody's. The third was its own: nothing ran beside it.
     poisoned = notes.runs("poison")
