@@ -129,6 +129,7 @@ CATALOG: dict[str, PeerSpec] = {
             "D1": _DELAYS,
             "D2": _WAITING,
             "D3": _SIGNALS,
+            "H1": _WAITING,
         },
         modes=("unguarded", "limits", "rate", "concurrency", "key", "group", "unique"),
         restart_tasks=200_000,

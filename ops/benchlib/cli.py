@@ -33,6 +33,7 @@ examples:
   ops/bench --peers streamwork,bullmq,repid --workloads W2,W3 --rounds 3 --json out.json
   ops/bench --peers streamwork,streaq,bullmq,celery:durable --workloads W7,W8       what faults do
   ops/bench --peers streamwork --workloads D1,D2,D3 --rounds 1                      delays, and how soon a worker hears
+  ops/bench --peers streamwork --workloads H1 --rounds 1                            pages of a long history
   ops/bench --peers streamwork --workloads W2 --rounds 1 --n 2000                   a quick look
 
 exit status: 0 streamwork delivered exactly in every run (or was not run); 1 it did not, or a run of it failed;

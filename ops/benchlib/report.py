@@ -162,6 +162,20 @@ TABLES = (
             Column("p99", "ended_p99", 2),
         ),
     ),
+    Table(
+        "H1",
+        "history of so many attempts: ms for 100 from anywhere, the newest, with where=, for one id; all of it",
+        (
+            Column("attempts", "attempts"),
+            *(
+                column
+                for name in ("page", "newest", "where", "id")
+                for column in (Column(f"{name} p50", f"{name}_p50", 2), Column("p99", f"{name}_p99", 2))
+            ),
+            Column("records/s", "all_rate"),
+            Column("MiB more", "grown_mib", 1),
+        ),
+    ),
 )
 
 NOTES = """\

@@ -28,6 +28,7 @@ SINGLE: dict[str, Callable[[Arena, Peer, str], Figures]] = {
     "D1": steered.run_delays,
     "D2": steered.run_waiting,
     "D3": steered.run_signals,
+    "H1": steered.run_history,
 }
 FAULTS: dict[str, Callable[[Options, Peer, str, int], Figures]] = {"W7": faults.run_kill, "W8": faults.run_restart}
 

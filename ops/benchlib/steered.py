@@ -1,4 +1,4 @@
-"""D1: how late what is due begins; D2: what a long queue of later ones costs; D3: how soon a worker hears."""
+"""D1: how late what is due begins; D2: what a long queue of later ones costs; D3: how soon it is heard; H1: history."""
 
 from __future__ import annotations
 
@@ -91,6 +91,15 @@ def run_waiting(arena: Arena, peer: Peer, variant: str) -> Figures:
         "rest_cmds_s": rest["cmds_per_task"] / _REST_S,
         "rest_ms_s": rest["redis_us"] / 1000 / _REST_S,
     }
+
+
+def run_history(arena: Arena, peer: Peer, variant: str) -> Figures:
+    """Run H1: how long a page of history takes, out of so many attempts that really ran."""
+    with arena.server.flushed(), RecordFile() as records, Workers(peer, variant, arena.server.port, records.path):
+        figures: Figures = peer.steer(
+            arena.server.port, "history", records.path, waiting=_WAITING[variant], timeout_s=600.0
+        )
+    return figures
 
 
 def run_signals(arena: Arena, peer: Peer, variant: str) -> Figures:

@@ -1,6 +1,6 @@
-"""What D1-D3 ask of streamwork, from inside its virtual environment; prints one marked JSON line.
+"""What D1-D3 and H1 ask of streamwork, from inside its virtual environment; prints one marked JSON line.
 
-    python -m benchlib.steering ahead|live|cron|due|cancel|pause|resume …
+    python -m benchlib.steering ahead|live|cron|due|cancel|pause|resume|history …
 
 Instants for tasks are wall clock, as `run_at` and Redis are; instants of requests are the recorder's monotonic clock.
 """
@@ -21,6 +21,7 @@ from typing import Any
 from zoneinfo import available_timezones
 
 from benchlib.peers.streamwork_ import app, held, noop, occurrence_id, planned
+from benchlib.recalling import recall
 from benchlib.recorder import LAYOUT
 from streamwork.store import scripts
 from streamwork.store.commands import plain
@@ -183,6 +184,7 @@ _ACTIONS: dict[str, Callable[[argparse.Namespace], Figures]] = {
     "cancel": _cancel,
     "pause": _pause,
     "resume": _pause,
+    "history": lambda options: recall(options.waiting),
 }
 
 
