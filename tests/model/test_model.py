@@ -7,10 +7,10 @@ import pytest
 from tests.model import schedule
 from tests.model.patching import patched
 
-# 40,000 schedules, five times as many as it takes at most to notice that a guard is missing (test_mutations.py, with
+# 100,000 schedules, twelve times as many as it takes at most to notice that a guard is missing (test_mutations.py, with
 # the moods that bring it up); `ops/faults --model` plays other seeds for as long as wanted. In parts, so that they
 # spread over the suite's processes.
-PARTS = 40
+PARTS = 100
 EACH = 1_000
 
 
