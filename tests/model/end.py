@@ -70,9 +70,10 @@ def _calm(world, actions):
 def _turn(world, actions, number):
     if not any(not host.is_dead for host in world.hosts):
         world.new_host()
-    for at, host in enumerate(world.hosts):
+    for host in world.hosts:
         if not host.is_dead and (world.files or not any(process.serves_all for process in host.processes)):
-            actions.fork(at)
+            # As many as it takes: a message that kills its process takes three of them, and a fourth to be set aside.
+            host.fork(world.shape.all_tags)
     world.advance(1_250)
     for host in world.hosts:
         if host.is_dead:
