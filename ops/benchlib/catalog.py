@@ -130,7 +130,7 @@ CATALOG: dict[str, PeerSpec] = {
             "D2": _WAITING,
             "D3": _SIGNALS,
         },
-        modes=("unguarded", "limits", "rate", "concurrency", "key", "group", "unique"),
+        modes=("unguarded", "limits", "rate", "concurrency", "key", "group", "unique", "telemetry", "telemetry_all"),
         restart_tasks=200_000,
     ),
     "bullmq": PeerSpec(
