@@ -20,7 +20,19 @@ from typing import Any
 import msgspec
 
 from streamwork.errors import ConfigError
-from streamwork.settings import BY_QUEUE, NAME, WEBHOOK, ClientConfig, Config, KeepConfig, LivenessConfig, WorkerConfig
+from streamwork.settings import (
+    BY_QUEUE,
+    NAME,
+    WEBHOOK,
+    ClientConfig,
+    Config,
+    KeepConfig,
+    LivenessConfig,
+    TelemetryConfig,
+    WorkerConfig,
+    by_queue,
+    listed,
+)
 
 __all__ = [
     "ClientConfig",
@@ -28,6 +40,7 @@ __all__ = [
     "KeepConfig",
     "LivenessConfig",
     "Loaded",
+    "TelemetryConfig",
     "WorkerConfig",
     "load",
     "redis_for_tests",
@@ -40,11 +53,9 @@ __all__ = [
 
 
 _ROOMS: dict[str, type[msgspec.Struct]] = {
-    "client": ClientConfig,
-    "worker": WorkerConfig,
-    "liveness": LivenessConfig,
-    "keep": KeepConfig,
-}
+    "client": ClientConfig, "worker": WorkerConfig, "liveness": LivenessConfig, "keep": KeepConfig,
+    "telemetry": TelemetryConfig,
+}  # fmt: skip
 LOG_LEVELS, LOG_FORMATS = ("debug", "info", "warning", "error", "critical"), ("text", "json")
 # The shared table of a process is made before the app, and with it its settings, is known: 3 MB that are not touched.
 MOST_SLOTS = 10_000
@@ -95,7 +106,7 @@ def load(
     given = {"code": overrides or {}, "flag": flags or {}}
     for origin, name, value in _layers(given, project, environ):
         _check_name(name, origin)
-        values[name] = _by_queue(value) if name in BY_QUEUE else value
+        values[name] = by_queue(value) if name in BY_QUEUE else value
         origins[name] = origin
     values["folder"] = str((project.parent if project else folder).absolute() / str(values["folder"]))
     nested: dict[str, Any] = {room: {} for room in _ROOMS}
@@ -163,7 +174,7 @@ def _layers(
     for variable, text in environ.items():
         setting = by_variable.get(variable)
         if setting is not None and text:  # empty is how compose files and CI pass on a variable that is not set
-            yield variable, setting, _listed(text) if setting in _LISTS else text
+            yield variable, setting, listed(text) if setting in _LISTS else text
     for origin, settings in given.items():
         for name, value in settings.items():
             if value is not None:
@@ -182,22 +193,6 @@ def _unknown(environ: Mapping[str, str]) -> tuple[str, ...]:
         logger.warning(text)
     _warned.update(texts)
     return tuple(texts.values())
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _by_queue(value: Any) -> Any:
-    """Return numbers by queue in their one form, from a number, a text or a table too."""
-    if isinstance(value, Mapping):
-        return [f"{name}={_digits(number)}" for name, number in value.items()]
-    return _listed(_digits(value)) if isinstance(value, (str, int, float)) else value
-
-
-def _digits(number: Any) -> str:
-    # 1e-05 is how Python writes a short time.
-    return f"{number:.9f}".rstrip("0").rstrip(".") if isinstance(number, float) else str(number)
 
 
 def _project(folder: Path) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -24,12 +25,14 @@ from streamwork.ids import new_task_id
 from streamwork.links import Links
 from streamwork.model.state import State
 from streamwork.model.timing import NOW
+from streamwork.origins import Origin, Origins
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
 from streamwork.store.keys import queues
 from streamwork.taken import taken, taken_all
 from streamwork.waiting import Brief, Wait, why_late
 from streamwork.wire.message import encode_message
+from streamwork.wire.origin import stamped
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -40,13 +43,17 @@ class Connection(Links):
 
     def __init__(self, namespace: str, config: Config) -> None:
         super().__init__(namespace, config)
-        self._max_body = config.client.max_body_bytes
+        self._configured()
 
     def configure(self, config: Config) -> None:
         """Go on with other settings; threads' connections are closed, the next use makes them anew."""
         self.close()
         self.config = config
-        self._max_body = config.client.max_body_bytes
+        self._configured()
+
+    def _configured(self) -> None:
+        self._max_body = self.config.client.max_body_bytes
+        self._origins = Origins(self.namespace, self.config.telemetry)
 
     @property
     def known_queues(self) -> frozenset[str]:
@@ -62,8 +69,10 @@ class Connection(Links):
         await self._begin_on_loop()
         return await aask(self._loop_side()[0], steps)
 
-    def _outgoing(self, call: Call[Any], task_id: str, client_id: str) -> Outgoing:
+    def _outgoing(self, origin: Origin, call: Call[Any], task_id: str, client_id: str) -> Outgoing:
         options, when, limits = call.options, "", b""
+        if headers := origin.headers(task_id):
+            options = stamped(options, headers)
         if call.timing is not NOW:
             now_ms = SYSTEM_CLOCK.now_ms()
             when, expiry_ms = call.timing.when, call.timing.expiry_ms(now_ms)
@@ -82,8 +91,10 @@ class Connection(Links):
     def send(self, call: Call[R]) -> Handle[R]:
         """Send one call; see `Task.enqueue` for what it raises."""
         refuse_on_loop("enqueue", "aenqueue")
-        message = self._outgoing(call, new_task_id(), self.results.client_id)
-        (entry,) = self.sender.line().send(self.keys(call.queue), (message,), call.wait_s)
+        task_id = new_task_id()
+        with self._origins.one(call.queue, call.task_name, task_id) as origin:
+            message = self._outgoing(origin, call, task_id, self.results.client_id)
+            (entry,) = self.sender.line().send(self.keys(call.queue), (message,), call.wait_s)
         if call.queue not in self._known_queues:
             self._announce({call.queue})
         handle = Handle(self, message.task_id, call.queue, message.lane, entry, call.read_result)
@@ -93,11 +104,13 @@ class Connection(Links):
 
     async def asend(self, call: Call[R]) -> Handle[R]:
         """Send one call from a loop, together with whatever else is being sent there."""
-        message = self._outgoing(call, new_task_id(), self.results.client_id)
-        if self._endpoint is None:
-            await self._begin_on_loop()
-        driver, sender = self._loop_side()
-        entry = await sender.send(self.keys(call.queue), message, call.wait_s)
+        task_id = new_task_id()
+        with self._origins.one(call.queue, call.task_name, task_id) as origin:
+            message = self._outgoing(origin, call, task_id, self.results.client_id)
+            if self._endpoint is None:
+                await self._begin_on_loop()
+            driver, sender = self._loop_side()
+            entry = await sender.send(self.keys(call.queue), message, call.wait_s)
         if call.queue not in self._known_queues:
             await self._aannounce(driver, {call.queue})
         handle = Handle(self, message.task_id, call.queue, message.lane, entry, call.read_result)
@@ -134,35 +147,43 @@ class Connection(Links):
     def send_many(self, calls: Iterable[Call[R]], wait_s: float | None = None) -> list[Handle[R]]:
         """Send calls in chunks per queue; order is kept within a lane."""
         refuse_on_loop("enqueue_many", "aenqueue_many")
-        bulk: Bulk[R] = Bulk(self, self.keys, self._outgoing, self.results.client_id)
         sent = 0
-        try:
-            for handles, entries in self.sender.send_chunks(bulk.chunks(calls), wait_s):
-                self._cancel_replaced(taken_all(handles, entries, bulk.handles, sent))
-                sent += len(handles)
-        except QueueFull as error:
-            raise error.after(sent) from None
+        with self._origins.many() as origin:
+            bulk: Bulk[R] = self._bulk(origin)
+            try:
+                for handles, entries in self.sender.send_chunks(bulk.chunks(calls), wait_s):
+                    self._cancel_replaced(taken_all(handles, entries, bulk.handles, sent))
+                    sent += len(handles)
+            except QueueFull as error:
+                raise error.after(sent) from None
+            finally:
+                origin.sent(sent)
         if bulk.queues - self._known_queues:
             self._announce(bulk.queues)
         return bulk.handles
+
+    def _bulk(self, origin: Origin) -> Bulk[Any]:
+        return Bulk(self, self.keys, partial(self._outgoing, origin), self.results.client_id)
 
     async def asend_many(self, calls: Iterable[Call[R]], wait_s: float | None = None) -> list[Handle[R]]:
         """Send calls from a loop, which stays responsive in between; after an error what was not begun is not sent."""
         await self._begin_on_loop()
         driver, sender = self._loop_side()
-        bulk: Bulk[R] = Bulk(self, self.keys, self._outgoing, self.results.client_id)
         count = 0
-        for keys, messages, handles in bulk.chunks(calls):
-            sent = [sender.send(keys, message, wait_s) for message in messages]
-            answers = await asyncio.gather(*sent, return_exceptions=True)
-            entries = [answer for answer in answers if isinstance(answer, str)]
-            for answer in answers:
-                if isinstance(answer, QueueFull):
-                    raise answer.after(count + len(entries))
-                if isinstance(answer, BaseException):
-                    raise answer
-            await self._acancel_replaced(taken_all(handles, entries, bulk.handles, count))
-            count += len(entries)
+        with self._origins.many() as origin:
+            bulk: Bulk[R] = self._bulk(origin)
+            for keys, messages, handles in bulk.chunks(calls):
+                sent = [sender.send(keys, message, wait_s) for message in messages]
+                answers = await asyncio.gather(*sent, return_exceptions=True)
+                entries = [answer for answer in answers if isinstance(answer, str)]
+                origin.sent(count + len(entries))
+                for answer in answers:
+                    if isinstance(answer, QueueFull):
+                        raise answer.after(count + len(entries))
+                    if isinstance(answer, BaseException):
+                        raise answer
+                await self._acancel_replaced(taken_all(handles, entries, bulk.handles, count))
+                count += len(entries)
         if bulk.queues - self._known_queues:
             await self._aannounce(driver, bulk.queues)
         return bulk.handles

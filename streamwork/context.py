@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar, Token
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, cast
 
@@ -22,10 +23,14 @@ else:
 
     R = TypeVar("R")
 
+T = TypeVar("T")
+
 _LEAST_S = 0.001
 
 _by_thread = threading.local()
 _by_task: dict[asyncio.Task[Any], Callable[[], Context[Any]]] = {}
+# Unlike those above inherited by what a body starts: the tasks of ``asyncio.gather``, threads of ``asyncio.to_thread``.
+_inherited: ContextVar[tuple[Callable[[Any], Context[Any]], Any] | None] = ContextVar("streamwork_run", default=None)
 
 
 class Context(Generic[R]):
@@ -117,6 +122,21 @@ def enter_task(task: asyncio.Task[Any], context: Callable[[], Context[Any]]) -> 
     _by_task[task] = context
 
 
+def enter_run(make: Callable[[T], Context[Any]], run: T) -> Token[Any]:
+    """Note which run whatever is started from here on belongs to; returns what `leave_run` takes.
+
+    Args:
+        make: Gives the run's context, once someone asks.
+        run: What it is given.
+    """
+    return _inherited.set((make, run))
+
+
+def leave_run(token: Token[Any]) -> None:
+    """Note that nothing that is started from here on belongs to the run."""
+    _inherited.reset(token)
+
+
 def leave_task(task: asyncio.Task[Any]) -> None:
     """Note that this asyncio task runs none."""
     _by_task.pop(task, None)
@@ -131,6 +151,12 @@ def current() -> Context[Any] | None:
     else:
         context = None if task is None else _by_task.get(task)
     return None if context is None else context()
+
+
+def begun_by() -> Context[Any] | None:
+    """Return the context of the delivery whose body the caller is, or was started by; None outside of any."""
+    found = _inherited.get()
+    return current() if found is None else found[0](found[1])
 
 
 def refuse_on_loop(blocking: str, twin: str) -> None:

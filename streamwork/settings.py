@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -149,7 +151,53 @@ class KeepConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return round(float(of_queue(self.dead_s, queue) or DAYS_90_S) * 1000)
 
 
+class TelemetryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is told to OpenTelemetry and Prometheus; nothing where nothing is said, and then nothing of it is imported.
+
+    Attributes:
+        traces: ``off``; ``on`` = spans go to the TracerProvider that the app has set up; ``otlp`` = they are sent out,
+            by one of ours where the app has none (extra ``otlp``).
+        metrics: ``off``, or ``otlp`` = each worker process sends its own (extra ``otlp``).
+        sample: Share of the traces begun here that are kept, 0 – 1; whoever begins one decides for all that follows.
+        otlp_endpoint: Base URL of the receiver, such as ``http://collector:4318``; None = as ``OTEL_EXPORTER_OTLP_…``
+            say, else localhost.
+        push_s: Seconds between two sendings of metrics.
+        metrics_host: Address on which a worker answers Prometheus.
+        metrics_port: Port of the same, for all processes of a worker together (extra ``prometheus``); 0 = none.
+    """
+
+    traces: Literal["off", "on", "otlp"] = "off"
+    metrics: Literal["off", "otlp"] = "off"
+    sample: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
+    otlp_endpoint: Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s/]+\S*$")] | None = None
+    push_s: Annotated[float, msgspec.Meta(ge=0.1, le=86_400)] = 60.0
+    metrics_host: str = "0.0.0.0"  # noqa: S104 - Prometheus asks from elsewhere
+    metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0
+
+    @property
+    def counts(self) -> bool:
+        """Whether anybody wants to know the numbers of a worker."""
+        return self.metrics != "off" or self.metrics_port > 0
+
+
 WEEK_S, DAYS_90_S = "604800", "7776000"
+
+
+def listed(text: str) -> list[str]:
+    """Return the parts of a text with commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def by_queue(value: Any) -> Any:
+    """Return numbers by queue in their one form, from a number, a text or a table too."""
+    if isinstance(value, Mapping):
+        return [f"{name}={_digits(number)}" for name, number in value.items()]
+    return listed(_digits(value)) if isinstance(value, (str, int, float)) else value
+
+
+def _digits(number: Any) -> str:
+    # 1e-05 is how Python writes a short time.
+    return f"{number:.9f}".rstrip("0").rstrip(".") if isinstance(number, float) else str(number)
 
 
 def of_queue(texts: tuple[str, ...], queue: str) -> str | None:
@@ -186,3 +234,4 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     worker: WorkerConfig = WorkerConfig()
     liveness: LivenessConfig = LivenessConfig()
     keep: KeepConfig = KeepConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()

@@ -32,6 +32,7 @@ FLOORS: list[list[list[set[str]]]] = [
                 "history",
                 "dead",
                 "connection",
+                "origins",
                 "links",
                 "inline",
                 "bulk",

@@ -131,7 +131,7 @@ CATALOG: dict[str, PeerSpec] = {
             "D3": _SIGNALS,
             "H1": _WAITING,
         },
-        modes=("unguarded", "limits", "rate", "concurrency", "key", "group", "unique"),
+        modes=("unguarded", "limits", "rate", "concurrency", "key", "group", "unique", "telemetry", "telemetry_all"),
         restart_tasks=200_000,
     ),
     "bullmq": PeerSpec(

@@ -46,7 +46,7 @@ def ensure(name: str, spec: PeerSpec, *, upgrade: bool) -> None:
 
 def _requirements(spec: PeerSpec) -> list[str]:
     # Editable: what is measured is the checkout as it stands, without an installation per edit.
-    return list(spec.packages) or ["--editable", str(CHECKOUT)]
+    return list(spec.packages) or ["--editable", f"{CHECKOUT}[otlp]"]
 
 
 def _fingerprint(requirements: list[str]) -> str:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchlib import sink
 from benchlib.catalog import CATALOG, PeerSpec, Variant
 from benchlib.settings import CHECKOUT, OPS, BenchError, home, logs
 
@@ -122,6 +123,7 @@ class Peer:
         variables["BENCH_MODE"] = self.mode
         if self.name == "streamwork":
             variables["STREAMWORK_URL"] = variables["BENCH_URL"]
+            variables.update(sink.variables(self.mode))
             if self.mode == "unguarded":
                 variables["PYTHONPATH"] = os.pathsep.join((str(OPS), str(CHECKOUT)))
         if variant is not None:

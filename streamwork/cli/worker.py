@@ -22,6 +22,7 @@ from streamwork.worker.supervisor import Supervisor
     "streamwork worker --tags backend,gpu            also what needs backend, gpu or both",
     "streamwork worker -Q mail --slots 10            one queue, ten task messages at a time",
     "streamwork worker --processes 4 --max-tasks 10000 --max-memory 500",
+    "streamwork worker --metrics-port 9300           with numbers for Prometheus",
     "streamwork worker --burst                       do what is there, then exit",
     "streamwork worker --reload --log-level debug    while developing",
 ))  # fmt: skip
@@ -51,6 +52,9 @@ from streamwork.worker.supervisor import Supervisor
 )
 @click.option("--max-tasks", type=int, metavar="N", help="Replace a process after N task messages. [default: never]")
 @click.option("--max-memory", type=int, metavar="MB", help="Replace a process that grows beyond this. [default: never]")
+@click.option(
+    "--metrics-port", type=int, metavar="P", help="Answer Prometheus on this port: GET /metrics. [default: do not]"
+)
 @url_option
 @log_options
 @click.pass_context
@@ -100,6 +104,7 @@ _SETTINGS = {
     "drain_timeout": "worker.drain_timeout_s",
     "max_tasks": "worker.max_tasks",
     "max_memory": "worker.max_memory_mb",
+    "metrics_port": "telemetry.metrics_port",
     "url": "url",
     "log_level": "log_level",
     "log_format": "log_format",

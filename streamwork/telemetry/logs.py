@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from textwrap import indent
 from typing import Any, TextIO
@@ -20,6 +21,9 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "task
 _FIRST = ("task_id", "task", "queue", "attempt")
 # Packages that tell of each connection and file event at info.
 _TALKATIVE = ("asyncio", "redis", "watchfiles")
+
+# Set where traces are on: says (trace id, span id) of what goes on where a line is written.
+trace_of: Callable[[], tuple[str, str] | None] | None = None
 
 _json = msgspec.json.Encoder(enc_hook=repr).encode
 
@@ -82,9 +86,13 @@ def keep_last(lines: LastLines) -> None:
 
 
 def facts_of(record: logging.LogRecord) -> dict[str, Any]:
-    """Return what was given as ``extra=``, a task's facts first, without those that are empty."""
+    """Return what was given as ``extra=``, a task's facts first, without those that are empty, and the trace."""
     extra = {name: value for name, value in vars(record).items() if name not in _OWN and value not in ("", None, [])}
     first = {name: extra.pop(name) for name in _FIRST if name in extra}
+    ids = None if trace_of is None else trace_of()
+    if ids is not None:
+        extra.setdefault("trace_id", ids[0])
+        extra.setdefault("span_id", ids[1])
     return {**first, **extra}
 
 

@@ -43,6 +43,8 @@ EXIT_OK, EXIT_SPOOLED, EXIT_APP, EXIT_CUT = 0, 3, 4, 1
 
 # How long a lifespan that was told to end while it started may take for it.
 _CANCEL_S = 1.0
+# How often its numbers are told to the supervisor, for Prometheus.
+_COUNT_S = 1.0
 
 FindApp = Callable[[], Streamwork]
 
@@ -162,6 +164,8 @@ class _Child:
             return await _failed(channel, AppBroken(text), "app")
         channel.send("begins")
         loops += [asyncio.create_task(self._report()), asyncio.create_task(self._get_ready())]
+        if self._config.telemetry.metrics_port:
+            loops.append(asyncio.create_task(self._count()))
         try:
             await worker.run()
         except WorkerCut as error:
@@ -170,6 +174,8 @@ class _Child:
         for loop in loops:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
+        if self._config.telemetry.metrics_port:
+            channel.send("series", worker.telling.series())
         channel.send("bye", worker.unwritten > 0, worker.ended)
         await channel.close()
         return EXIT_SPOOLED if worker.unwritten else EXIT_OK
@@ -260,6 +266,11 @@ class _Child:
         worker.config = msgspec.structs.replace(worker.config, worker=patient)
         self._channel.send("recycling")
         worker.drain()
+
+    async def _count(self) -> None:
+        while True:
+            self._channel.send("series", self._worker.telling.series())
+            await asyncio.sleep(_COUNT_S)
 
     async def _report(self) -> None:
         worker, limit = self._worker, self._config.worker.max_tasks

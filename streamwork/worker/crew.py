@@ -6,11 +6,13 @@ import contextlib
 import gc
 import importlib
 import os
+import socket
 import sys
 
 from streamwork.config import Config
 from streamwork.errors import ConfigError
 from streamwork.store.scripts import ALL_SCRIPTS
+from streamwork.telemetry.meters import Series, lasting, summed
 from streamwork.worker.child import FindApp, become_child
 from streamwork.worker.replica import Replica
 
@@ -31,11 +33,15 @@ class Crew:
     Attributes:
         replicas: The processes; whoever sees one off removes it.
         settled: Outcomes of those that were removed.
+        past: What of their numbers stays.
+        sockets: The supervisor's own, which no process is to keep open.
     """
 
     def __init__(self, find_app: FindApp, supervisor: str) -> None:
         self.replicas: list[Replica] = []
         self.settled = 0
+        self.past: list[Series] = []
+        self.sockets: list[socket.socket] = []
         self._find_app = find_app
         self._supervisor = supervisor
 
@@ -66,6 +72,8 @@ class Crew:
         if pid == 0:
             for other in self.replicas:
                 other.forget()  # or the siblings would not see the end of file when the supervisor dies
+            for own in self.sockets:
+                own.close()
             become_child(self._find_app, replica.child_side(), replica.table)
         replica.forked(pid)
         self.replicas.append(replica)
@@ -75,6 +83,7 @@ class Crew:
         """Take one off that has ended."""
         self.replicas.remove(replica)
         self.settled += replica.ended
+        self.past = summed([self.past, lasting(replica.series)])
 
 
 def require_files(processes: int) -> None:

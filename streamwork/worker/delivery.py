@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamwork.context import Context
 from streamwork.model.pausing import QUEUE, TASK
 from streamwork.store.keys import QueueKeys
 from streamwork.task import Task
 from streamwork.wire.message import FIRST_ATTEMPT, Attempt, TaskMessage
+
+if TYPE_CHECKING:
+    from streamwork.telemetry.tracing import Processing
 
 
 class QueueSide:
@@ -96,12 +99,15 @@ class Run:
         is_soft_due: Its next cancellation means the soft limit.
         is_interrupted: Something was raised in its thread from outside.
         thread: The thread that its body runs in and may be interrupted in; 0 = none.
+        span: Of its body, in a trace; None = it is in none.
+        outcome, ended_at_ms: How and when it ended, as the journal says; empty and 0 = not yet.
     """
 
     __slots__ = (
-        "asyncio_task", "attempt", "consumer", "context", "count", "entry", "fields", "is_interrupted", "is_over",
-        "is_soft_due", "is_suspect", "is_unsettled", "lane", "limit_at_s", "limit_from_s", "message", "server", "slot",
-        "soft_timer", "started_at_ms", "stop_reason", "task", "thread", "timer", "was_moved",
+        "asyncio_task", "attempt", "consumer", "context", "count", "ended_at_ms", "entry", "fields", "is_interrupted",
+        "is_over", "is_soft_due", "is_suspect", "is_unsettled", "lane", "limit_at_s", "limit_from_s", "message",
+        "outcome", "server", "slot", "soft_timer", "span", "started_at_ms", "stop_reason", "task", "thread", "timer",
+        "was_moved",
     )  # fmt: skip
 
     def __init__(self, lane: LaneSide, entry: bytes, fields: list[bytes], consumer: str, server: str) -> None:
@@ -127,6 +133,8 @@ class Run:
         self.limit_at_s = self.limit_from_s = 0.0
         self.is_soft_due = self.is_interrupted = False
         self.thread = 0
+        self.span: Processing | None = None
+        self.outcome, self.ended_at_ms = "", 0
 
     @property
     def token(self) -> str:

@@ -21,7 +21,7 @@ from streamwork.wire.message import (
     encode_record,
     encode_result,
 )
-from streamwork.wire.origin import origin_of
+from streamwork.wire.origin import origin_of, trace_id_in
 from streamwork.worker.delivery import Run
 
 logger = logging.getLogger(__name__)
@@ -186,6 +186,7 @@ class Endings:
         self, run: Run, task_id: str, name: str, state: str, detail: str, result_bytes: int = 0,
         error: tuple[str, str] | None = None,
     ) -> bytes:  # fmt: skip
+        run.outcome, run.ended_at_ms = state, self.now_ms()
         record: tuple[Any, ...] = (
             WIRE_VERSION,
             task_id,
@@ -196,7 +197,7 @@ class Endings:
             run.attempt.attempt,
             run.consumer,
             run.started_at_ms,
-            self.now_ms(),
+            run.ended_at_ms,
             detail,
             run.attempt.crashes,
             result_bytes,
@@ -204,9 +205,14 @@ class Endings:
         options = run.message.options if run.message is not None else None
         # What most have not is not written: a record of nothing but a success stays the shortest.
         is_later_round = run.attempt.round > 1
-        if error is not None or is_later_round or (options is not None and options.headers is not None):
+        span = run.span
+        if error or span is not None or is_later_round or (options is not None and options.headers is not None):
             kind, digest = error or ("", "")
-            record = (*record, kind, digest or (digest_of(kind) if kind else ""), *origin_of(options))
+            parent, trace_id = origin_of(options)
+            if span is not None:
+                span.end(state, kind, detail)
+                trace_id = trace_id or trace_id_in(span.traceparent)  # of a trace that began with this run
+            record = (*record, kind, digest or (digest_of(kind) if kind else ""), parent, trace_id)
         if is_later_round:
             record = (*record, run.attempt.round)
         return encode_record(record)

@@ -116,6 +116,10 @@ class Homes:
         self._left: dict[tuple[object, str], tuple[int, int, int]] = {}
         self._left_since_s = 0.0
 
+    def all(self) -> list[Home]:
+        """Return the homes."""
+        return list(self._homes.values())
+
     async def of(self, address: Address) -> Home:
         """Return the home of an app, opened at its first use.
 

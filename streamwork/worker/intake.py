@@ -88,6 +88,9 @@ class Intake:
         # Its row stays until the outcome is written: who dies before that may have been killed by this run (rule 17).
         if run.stop_reason == "released":
             self._free_row(run)
+            if run.span is not None:
+                run.span.end("released")
+                run.span = None
         else:
             run.is_over = True
             if run.is_unsettled:

@@ -16,9 +16,11 @@ from multiprocessing import Pipe, resource_tracker
 from typing import Any, NamedTuple
 
 from streamwork.app import Streamwork
-from streamwork.context import Context, enter_thread, leave_thread
+from streamwork.config import TelemetryConfig
+from streamwork.context import Context, enter_run, enter_thread, leave_run, leave_thread
 from streamwork.errors import AppBroken, ConfigError, SoftTimeout, WireError
 from streamwork.model.judge import Dead, Verdict, decide, text_of, traceback_text, type_name
+from streamwork.origins import flush_spans, spans_of
 from streamwork.task import Task
 
 _PR_SET_PDEATHSIG = 1
@@ -27,6 +29,12 @@ _PR_SET_PDEATHSIG = 1
 _WORD = struct.Struct("<Hd")
 # The token of the word that a process says when it has imported its tasks; the span is the number of its pool.
 READY = ""
+# What sending out the spans of a body may take: this process may be killed as soon as it is idle, at any time.
+_FLUSH_S = 0.2
+
+
+# The span that a body runs in, the name of its app, and what is set for that.
+Trace = tuple[str, str, TelemetryConfig]
 
 
 class Place(NamedTuple):
@@ -196,6 +204,7 @@ def run_in_process(
     task = _task(name, place)
     context: Context[Any] = Context(task.name)
     soft_s: float | None = facts.pop("soft_s")
+    trace: Trace | None = facts.pop("trace")
     for fact, value in facts.items():
         setattr(context, fact, value)
     context.extend_by = lambda span_s: _say(context.fence, span_s)
@@ -205,8 +214,9 @@ def run_in_process(
     except WireError as error:
         return "verdict", Dead("failed", type_name(error), text_of(error), "")
     enter_thread(lambda: context)
+    token = enter_run(lambda made: made, context)
     try:
-        with _soft_limit(soft_s):
+        with _inside(trace), _soft_limit(soft_s):
             value = task.function(*positional, **named)
         return "value", task.signature.encode_result(value)
     except WireError as error:
@@ -214,7 +224,20 @@ def run_in_process(
     except BaseException as error:  # noqa: BLE001 - whatever the body raises is its outcome
         return "verdict", decide(error, context.attempt, task.retry, override)
     finally:
+        leave_run(token)
         leave_thread()
+        if trace is not None:
+            flush_spans(_FLUSH_S)
+
+
+def _inside(trace: Trace | None) -> contextlib.AbstractContextManager[None]:
+    if trace is None:
+        return contextlib.nullcontext()
+    from streamwork.telemetry.tracing import Elsewhere
+
+    traceparent, name, telemetry = trace
+    spans_of(name, telemetry)  # so that what the body begins by itself is sent out from here
+    return Elsewhere(traceparent)
 
 
 @contextlib.contextmanager

@@ -62,6 +62,7 @@ class ProcessExecutor:
         import pebble  # an extra
 
         self._pebble = pebble
+        self._app = app
         self._runner = runner
         self._numbers = numbers
         self._freed = freed
@@ -123,6 +124,10 @@ class ProcessExecutor:
         }
         override = message.options.retry if message.options is not None else None
         facts["soft_s"] = runner.soft_timeout_s(run)
+        runner.span(run)  # its process may be killed, so it begins and ends here
+        facts["trace"] = (
+            None if run.span is None else (run.span.traceparent, self._app.name, self._app.config.telemetry)
+        )
         work = (task.name, self._places[task.name], bytes(message.args), bytes(message.kwargs), facts, override)
         self._calls[run] = _PoolCall(work)
         self._by_token[run.token] = run

@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -14,6 +15,7 @@ from streamwork.clock import SYSTEM_CLOCK
 from streamwork.config import MOST_SLOTS, Config
 from streamwork.errors import AppBroken, StoreRejected, StreamworkError
 from streamwork.ids import random_id
+from streamwork.telemetry.meters import Series
 from streamwork.worker.channel import Channel
 from streamwork.worker.homes import Home
 from streamwork.worker.slot_table import SlotTable
@@ -34,6 +36,7 @@ class Replica:
         failure: What it said kept it from starting, and may_heal whether that may pass without a change.
         has_begun: It takes deliveries; and is_ready: none of them has to wait for a process to start.
         home: Where it is registered, or about to be.
+        series: Its numbers, where somebody wants to know them.
     """
 
     def __init__(self, config: Config, supervisor: str, number: int) -> None:
@@ -46,6 +49,7 @@ class Replica:
         self.pid = 0
         self.taken = self.ended = self.in_hand = 0
         self.is_idle = False
+        self.series: list[Series] = []
         self.is_dead = self.is_draining = self.is_leaving = False
         self.evidence = ""
         self.is_blamed = True
@@ -121,8 +125,19 @@ class Replica:
             self.evidence, self.is_blamed = evidence, is_blamed
             os.kill(self.pid, signal_number)
 
-    def failed(self, kind: str, text: str) -> None:
-        """Hear what keeps the process from starting: ``store``, ``config``, or what the app itself raises, ``app``."""
+    def hear(self, kind: str, *values: Any) -> None:
+        """Hear what the process says of itself."""
+        if kind == "begins":
+            self.has_begun = True
+        elif kind == "stats":
+            self.taken, self.ended, self.in_hand, self.is_idle = values
+        elif kind == "series":
+            self.series = [Series(name, tuple(labels), value) for name, labels, value in values[0]]
+        elif kind == "failed":
+            self._failed(*values)
+
+    def _failed(self, kind: str, text: str) -> None:
+        # Redis refuses, a setting is wrong, or the app raises: "store", "config", "app".
         self.failure = StoreRejected(text) if kind == "store" else AppBroken(text)
         self.may_heal = kind != "config"
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamwork.broker.plans import planned
 from streamwork.clock import SYSTEM_CLOCK
@@ -20,13 +21,19 @@ from streamwork.model.judge import Again, Dead, Skipped, Verdict, decide, text_o
 from streamwork.model.state import State
 from streamwork.store.scripts import SettleItem
 from streamwork.task import Task
-from streamwork.wire.message import Failure, decode_attempt, decode_message, encode_record, remains
+from streamwork.wire.message import NO_OPTIONS, Failure, decode_attempt, decode_message, encode_record, remains
+from streamwork.wire.origin import TRACE_LINK
 from streamwork.worker.delivery import Run
 from streamwork.worker.endings import Endings, facts
 from streamwork.worker.limits import extend
 from streamwork.worker.slot_table import SlotTable
 
+if TYPE_CHECKING:
+    from streamwork.telemetry.tracing import Spans
+
 logger = logging.getLogger(__name__)
+
+_NO_SPAN = contextlib.nullcontext()
 
 # A message that killed its process this often is quarantined; entries that vanished with their host get more, since
 # nobody knows whether they had started (rule 17).
@@ -57,6 +64,7 @@ class Runner:
         self.endings = Endings(settle, lambda: self.now_ms())  # noqa: PLW0108
         self._resources = resources
         self.free_slots: Callable[[str], int] | None = None
+        self.spans: Spans | None = None
         self.now_ms: Callable[[], int] = SYSTEM_CLOCK.now_ms
 
     def decode(self, run: Run) -> bool:
@@ -132,6 +140,22 @@ class Runner:
         lane = run.lane
         self._table.start(slot, lane.queue.number, run.entry, lane.name_bytes)
         run.started_at_ms = self.now_ms()
+
+    def span(self, run: Run) -> AbstractContextManager[None]:
+        """Return the block in which the body runs: its span is current there, where it has one."""
+        if self.spans is None:
+            return _NO_SPAN
+        message = run.message
+        assert message is not None
+        options = message.options or NO_OPTIONS
+        if options.headers is None and not self.spans.keeps(message.id):
+            return _NO_SPAN
+        headers = options.headers or {}
+        run.span = self.spans.process(
+            run.lane.queue.name, message.task, message.id, run.attempt.attempt, headers,
+            consumer=run.consumer, replay_of=options.replay_of, link=headers.get(TRACE_LINK, ""),
+        )  # fmt: skip
+        return _NO_SPAN if run.span is None else run.span
 
     def arguments(self, run: Run) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the body's arguments, decoded and with the context where the task asks for it; raises WireError."""

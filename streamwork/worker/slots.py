@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from streamwork.context import Context, enter_task, leave_task
+from streamwork.context import Context, enter_run, enter_task, leave_run, leave_task
 from streamwork.errors import WireError
 from streamwork.worker.delivery import Run
 from streamwork.worker.limits import Limits, Steered, disarm, overdue
@@ -84,7 +84,7 @@ class AsyncSlots:
     async def _slot(self) -> None:
         me = asyncio.current_task()
         assert me is not None
-        work, clean = self._work, self._clean
+        work, clean, make = self._work, self._clean, self._runner.context
         run: Run | None = None
 
         def context() -> Context[Any]:
@@ -102,12 +102,14 @@ class AsyncSlots:
             run = work.popleft()
             if work and not self._waking:
                 self._wake_one()
+            token = enter_run(make, run)
             try:
                 await self._execute(run, me)
             except asyncio.CancelledError:
                 if not run.is_over:
                     raise
                 return  # cancelled just as it ended: a clean slot takes over
+            leave_run(token)
             if contextvars.copy_context() != clean or me.cancelling():
                 if work and not self._waking:
                     self._wake_one()
@@ -149,8 +151,13 @@ class AsyncSlots:
             self._after_error(run, error, me, is_read=False)
             return
         try:
-            body = task.function(*args, **kwargs)
-            value = await (body if soft_s is None else Steered(body, run))
+            if runner.spans is None:
+                body = task.function(*args, **kwargs)
+                value = await (body if soft_s is None else Steered(body, run))
+            else:
+                with runner.span(run):
+                    body = task.function(*args, **kwargs)
+                    value = await (body if soft_s is None else Steered(body, run))
         except BaseException as error:  # noqa: BLE001 - whatever the body raises is its outcome
             if not run.is_over:  # else it was left behind
                 self._close_run(run)

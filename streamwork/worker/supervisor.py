@@ -26,6 +26,7 @@ from streamwork.worker.homes import Address, Homes, resolve_here
 from streamwork.worker.pace import Pace, on_duty
 from streamwork.worker.registrar import Registrar
 from streamwork.worker.replica import Replica
+from streamwork.worker.scraping import Scraping
 from streamwork.worker.watch import Watchdog, require_watchfiles, until_idle, watch_files
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class Supervisor:
         self.crew = Crew(find_app, self.name)
         self.outage = Outage()
         self.homes = Homes(self.name, self.outage)
+        self._scraping = Scraping(self.crew, self.homes.all)
         self._registrar = Registrar(self.homes, self._start, burst=burst)
         self._burst = burst
         self._reload = reload
@@ -153,22 +155,18 @@ class Supervisor:
                 replica.said_hello = True
                 address = Address(namespace, tuple(queues), msgspec.convert(settings, Config))
                 self._start(self._welcome(replica, address, schedules))
-            elif kind == "begins":
-                replica.has_begun = True
             elif kind == "ready":
                 self._on_ready(replica)
-            elif kind == "stats":
-                replica.taken, replica.ended, replica.in_hand, replica.is_idle = values
             elif kind == "outage":
                 self.outage.hear(f"process {replica.pid}", values[0])
             elif kind == "recycling":
                 replica.is_leaving = True
                 self._fill_up()
-            elif kind == "failed":
-                replica.failed(*values)
             elif kind == "bye":
                 replica.said_bye, replica.ended = True, values[1]
                 self._spooled = self._spooled or values[0]
+            else:
+                replica.hear(kind, *values)
 
     async def _welcome(self, replica: Replica, address: Address, schedules: dict[str, dict[str, bytes]]) -> None:
         replica.introduced(list(address.queues), address.config, schedules)
@@ -177,6 +175,7 @@ class Supervisor:
         is_registered = False
         if not self.crew.is_surplus(replica, self.config.worker.processes):
             try:
+                await self._scraping.open(self.config.telemetry)
                 is_registered = await self._registrar.register(replica, address, self._ending.is_set)
             except StreamworkError as error:  # a wrong password, or a URL that is none
                 replica.failure = error

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from streamwork.context import Context, enter_thread
+from streamwork.context import Context, enter_run, enter_thread
 from streamwork.errors import SoftTimeout, WireError
 from streamwork.worker.delivery import Run
 from streamwork.worker.limits import Limits, disarm, overdue
@@ -126,6 +126,7 @@ class ThreadExecutor:
         value: Any = None
         failure: BaseException | None = None
         is_readable, is_abandoned = True, False
+        enter_run(runner.context, run)  # until the context of this call is gone
         try:
             runner.start(run, self._numbers.popleft())
             soft_s, hard_s = runner.soft_timeout_s(run), runner.timeout_s(run)
@@ -134,7 +135,8 @@ class ThreadExecutor:
                 self._loop.call_soon_threadsafe(self._limits.arm, run, soft_s, hard_s)
             args, kwargs = runner.arguments(run)
             try:
-                value = task.function(*args, **kwargs)
+                with runner.span(run):
+                    value = task.function(*args, **kwargs)
             except BaseException as error:  # noqa: BLE001 - whatever the body raises is its outcome
                 failure = error
         except BaseException as error:  # noqa: BLE001 - reading arguments may run the user's code

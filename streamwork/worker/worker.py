@@ -33,6 +33,7 @@ from streamwork.worker.runner import Runner
 from streamwork.worker.selfcheck import SelfCheck
 from streamwork.worker.settle import Settler
 from streamwork.worker.slot_table import SlotTable
+from streamwork.worker.telling import Telling
 
 logger = logging.getLogger(__name__)
 
@@ -57,13 +58,10 @@ class Worker:
     def __init__(
         self, app: Streamwork, config: Config, name: str, table: SlotTable, settled: Settled | None = None
     ) -> None:
-        self.app = app
-        self.config = config
-        self.table = table
+        self.app, self.config, self.table = app, config, table
         self.tags = frozenset(config.worker.tags)
         self._spool_folder = Path(config.folder) / "spool"
-        self.unwritten = 0
-        self.is_guest = False
+        self.unwritten, self.is_guest = 0, False
         self.on_fenced: Callable[[], None] | None = None
         self.spooled: Path | None = None
         self.outage = Outage()
@@ -72,10 +70,10 @@ class Worker:
         self._by_name = {queue.name: queue for queue in self._queues}
         self._name = name
         self._hand = Hand()
-        self._notices = Notices(app, config, settled)
+        self.telling = Telling(app.name, config, settled, lambda: self.in_hand)
+        self._notices = Notices(app, config, self.telling.listener)
         self._intake = Intake(self._hand, table, config.worker.slots, self._notices.listener)
-        self._draining = asyncio.Event()
-        self._cancelled = asyncio.Event()
+        self._draining, self._cancelled = asyncio.Event(), asyncio.Event()
         self._lifespan = Lifespan(app.lifespan_of, self.drain)
         self._loops: list[asyncio.Task[Any]] = []
         self._interrupts: set[asyncio.Task[Any]] = set()
@@ -132,6 +130,7 @@ class Worker:
         intake = self._intake
         self.settler = Settler(self.driver, intake.settled)
         self.runner = intake.runner = Runner(self.app.tasks, self.table, self.settler.add, resources)
+        self.telling.begin(self.runner)
         self.runner.free_slots = lambda task_id: self._hand.free_for(task_id, worker.slots)
         self.executors = intake.executors = Executors(self.app, worker, self.runner, intake.rows, intake.freed)
         intake.beginner = Beginner(self.driver, intake.begin, intake.dropped)
@@ -287,6 +286,7 @@ class Worker:
             BaseException: What the lifespan raised at its end, to a program in whose loop this worker is a guest.
         """
         await self._notices.close()
+        await self.telling.close()
         await self._lifespan.leave()
         await self._reading.close()
         await self.driver.close()

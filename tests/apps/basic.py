@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -99,3 +100,8 @@ async def slow() -> None:
 @app.task
 def thread_name() -> str:
     return threading.current_thread().name
+
+
+@app.task
+async def modules() -> list[str]:
+    return list(sys.modules)

@@ -121,3 +121,16 @@ def test_ours_keep_their_form_when_an_app_sets_up_logging_of_its_own(lines):
     logging.basicConfig(force=True, stream=io.StringIO())
     logging.getLogger("streamwork").info("still here", extra={"a": 1})
     assert read()[0].endswith("still here a=1")
+
+
+@pytest.mark.parametrize("format_", ["text", "json"])
+def test_a_line_within_a_trace_says_so_after_the_facts(lines, format_, monkeypatch):
+    read = lines(format_)
+    monkeypatch.setattr(logs, "trace_of", lambda: ("ab" * 16, "cd" * 8))
+    logging.getLogger("a").info("it happened", extra={"n": 1})
+    (line,) = read()
+    if format_ == "json":
+        found = json.loads(line)
+        assert (found["trace_id"], found["span_id"], found["n"]) == ("ab" * 16, "cd" * 8, 1)
+    else:
+        assert line.endswith(f"it happened n=1 trace_id={'ab' * 16} span_id={'cd' * 8}")

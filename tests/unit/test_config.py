@@ -222,3 +222,21 @@ def test_dead_letters_are_kept_for_90_days_where_nothing_else_is_said(tmp_path):
 def test_what_is_no_bound_of_history_is_refused_by_name(setting, given, tmp_path):
     with pytest.raises(ConfigError, match=setting):
         load({setting: given}, tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TRACES", "yes"), ("METRICS", "on"), ("SAMPLE", "1.01"), ("SAMPLE", "nan"),
+        ("OTLP_ENDPOINT", "collector:4318"), ("METRICS_PORT", "65536"), ("PUSH_S", "0"),
+    ],
+)  # fmt: skip
+def test_telemetry_that_cannot_be_is_refused_and_its_origin_named(tmp_path, variable, value):
+    name = f"STREAMWORK_TELEMETRY_{variable}"
+    with pytest.raises(ConfigError, match=f"telemetry.{variable.lower()}.*set by {name}"):
+        load({}, tmp_path, {name: value})
+
+
+def test_telemetry_is_off_unless_something_is_said(tmp_path):
+    telemetry = load({}, tmp_path, {}).config.telemetry
+    assert (telemetry.traces, telemetry.metrics, telemetry.metrics_port, telemetry.counts) == ("off", "off", 0, False)
