@@ -109,9 +109,10 @@ class WorkerProcess:
     def children(self):
         """Pids of its worker processes."""
         found = []
-        for task in Path(f"/proc/{self.pid}/task").glob("*/children"):
-            with contextlib.suppress(OSError):  # a thread that has just ended
-                found += [int(pid) for pid in task.read_text().split()]
+        with contextlib.suppress(FileNotFoundError):  # the supervisor is gone
+            for task in Path(f"/proc/{self.pid}/task").glob("*/children"):
+                with contextlib.suppress(OSError):  # a thread that has just ended
+                    found += [int(pid) for pid in task.read_text().split()]
         return found
 
     def text(self):
