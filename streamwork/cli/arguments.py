@@ -11,6 +11,7 @@ import click
 from streamwork.app import Streamwork
 from streamwork.cli.options import names
 from streamwork.cli.show import json_of
+from streamwork.pausing import whole_name
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,10 +47,7 @@ def said_options(command: F) -> F:
 
 def full_name(app: Streamwork, name: str) -> str:
     """Return a task's whole name, given that or the part behind its last dot where only one has it."""
-    if name in app.tasks:
-        return name
-    ends = [full for full in app.tasks if full.endswith(f".{name}")]
-    return ends[0] if len(ends) == 1 else name
+    return whole_name(app.tasks, name)
 
 
 def value_of(text: str) -> Any:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
 from streamwork.broker.pausing import set_mark
-from streamwork.broker.stats import queue_names
-from streamwork.cli.arguments import full_name
 from streamwork.cli.options import examples, place_options
 from streamwork.cli.session import Session
 from streamwork.cli.show import print_json
+from streamwork.errors import QueueNotFound, TaskNotFound
 from streamwork.model.pausing import mark_of
+from streamwork.pausing import known_queue, known_task
 from streamwork.store.keys import checked_name
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -69,11 +68,14 @@ def _apply(given: dict[str, Any], reason: str | None) -> None:
         raise click.UsageError("--task and --group: give one of them")
     with Session(given["app"], given["url"], given["namespace"]) as session:
         app = session.app_if_any()
-        if task is not None and app is not None:
-            task = full_name(app, task)
         known = app.queues if app is not None else []
-        if queue is not None:
-            _check_queue(session, checked_name("queue", queue), known)
+        try:
+            if task is not None and app is not None:
+                task = session.ask(known_task(app, task))
+            if queue is not None:
+                session.ask(known_queue(session.namespace(), known, checked_name("queue", queue)))
+        except (TaskNotFound, QueueNotFound) as error:
+            raise click.ClickException(str(error)) from error
         mark = mark_of(task, group)
         changed: dict[str, bool] = session.ask(set_mark(session.namespace(), known, queue, mark, reason))
     if given["as_json"]:
@@ -85,11 +87,3 @@ def _apply(given: dict[str, Any], reason: str | None) -> None:
     before = "" if any(changed.values()) else " already" if reason is not None else ": it was not paused"
     where = f" on {', '.join(sorted(changed)) or 'no queue: nothing was ever sent'}" if task or group else ""
     click.echo(f"{named} is{before} {state}{where}" if reason is not None else f"{named} is {state}{where}{before}")
-
-
-def _check_queue(session: Session, queue: str, known: list[str]) -> None:
-    names: list[str] = session.ask(queue_names(session.namespace(), known))
-    if queue not in names:
-        close = difflib.get_close_matches(queue, names, 1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names) or 'none'}"
-        raise click.ClickException(f"no queue {queue!r} in {session.namespace()!r}: {hint}")

@@ -59,7 +59,9 @@ def test_wrong_words_are_one_line(project):
     for words, said in (
         ((), "say what"),
         (("--task", "a", "--group", "b"), "give one of them"),
-        (("--queue", "defualt"), "did you mean default?"),
+        (("--queue", "defualt"), "did you mean 'default'?"),
+        (("--task", "ad"), "did you mean 'tasks.add'?"),
+        (("--task", "tasks.ad"), "did you mean 'tasks.add'?"),
         (("--queue", "a b"), "use 1-100 letters"),
     ):
         for command in ("pause", "resume"):

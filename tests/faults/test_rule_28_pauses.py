@@ -131,7 +131,7 @@ def test_without_an_ear_for_it_it_does_not(start, send, app, notes, look):
 
 def known(start, send, app, notes, without=()):
     send(faults.nothing, 1)
-    app.pause(task=NOTE, queue="default")
+    app.pause(task=send.declared(faults.note), queue="default")
     send(faults.note, notes.path, "paused")
     assert start(args=("--burst",), without=without, ready=False).wait() == 0
     assert notes.runs() == [], "paused before the worker started, and it ran"
@@ -148,7 +148,7 @@ def test_without_the_marks_of_before_it_begins(start, send, app, notes):
 
 
 def resumed(start, send, app, notes, without=()):
-    app.pause(task=NOTE, queue="default")
+    app.pause(task=send.declared(faults.note), queue="default")
     start(without=without)
     waiting = send(faults.note, notes.path, "paused")
     assert not waiting.wait(timeout=0.3)

@@ -9,7 +9,7 @@ import pytest
 from streamwork.broker.pausing import paused_checks
 from streamwork.broker.stats import overview
 from streamwork.broker.steps import ask
-from streamwork.errors import ConfigError
+from streamwork.errors import ConfigError, QueueNotFound, TaskNotFound
 from streamwork.ids import task_id_at_ms
 from streamwork.store.commands import plain
 from tests.apps import faults
@@ -70,6 +70,7 @@ def test_a_paused_task_is_set_aside_without_an_attempt_and_goes_on_in_order(
 
 
 def test_a_pause_outlives_workers_and_is_heard_after_a_lost_connection(start, send, app, notes, driver, keys):
+    send.declared(faults.note)
     app.pause(queue="default")
     worker = start(slots=2)
     handle = send(faults.note, notes.path, "1")
@@ -101,10 +102,12 @@ def test_what_is_given_back_to_a_paused_queue_is_not_begun_elsewhere(start, send
     assert len(notes.runs()) == 2
 
 
-def test_async_twins_and_wrong_words(app, driver, keys):
+def test_async_twins_and_wrong_words(app, driver, keys, send):
+    send.declared(faults.note)
+
     async def both():
         assert await app.apause(queue="default", group="tenant-7") == {"default": True}
-        assert [each.mark for each in await app.apaused()] == []  # nothing was ever sent there, so it is no queue yet
+        assert [each.mark for each in await app.apaused()] == ["group:tenant-7"]
         assert await app.aresume(queue="default", group="tenant-7") == {"default": True}
 
     asyncio.run(both())
@@ -115,7 +118,31 @@ def test_async_twins_and_wrong_words(app, driver, keys):
     assert driver.run(plain("EXISTS", keys.paused)) == 0
 
 
+def test_a_short_name_is_a_task_and_what_is_no_task_or_queue_is_an_error(send, app, driver, keys):
+    send.declared(faults.note)
+    assert app.pause(task="note") == {"default": True}
+    assert [each.mark for each in app.paused()] == [f"task:{NOTE}"]
+    for wrong in ("nto", "tests.apps.faults.noet", "test.apps.faults.note", "noe"):
+        for change in (app.pause, app.resume):
+            with pytest.raises(TaskNotFound, match=NOTE):
+                change(task=wrong)
+    with pytest.raises(QueueNotFound, match="did you mean 'default'"):
+        app.pause(queue="defualt")
+    with pytest.raises(QueueNotFound):
+        app.resume(queue="nope", task="note")
+    assert app.pause(task="other.code.task") == {"default": True}  # which this app does not import
+    app.task(name="one.twin")(faults.nothing.function)
+    app.task(name="two.twin")(faults.nothing.function)
+    with pytest.raises(TaskNotFound, match=r"one\.twin or two\.twin"):
+        app.pause(task="twin")
+    driver.run(plain("HSET", keys.paused, "task:old", "{}"))
+    assert app.resume(task="old") == {"default": True}  # whatever was paused can be resumed
+    assert app.resume(task="note") == {"default": True}
+    assert [each.mark for each in app.paused()] == ["task:other.code.task"]
+
+
 def test_of_a_paused_group_its_own_line_is_counted(send, app, driver):
+    send.declared(faults.nothing)
     app.pause(queue="default", group="g1")
     for group, count in (("g1", 3), ("g10", 2), ("other", 4)):
         for _ in range(count):
