@@ -6,14 +6,18 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
+from typing import TypeVar
 
 from streamwork.broker.outgoing import CHUNK_BYTES, CHUNK_MESSAGES, Outgoing, Sender
 from streamwork.broker.resend import REFUSALS, Patience, blames_lane, is_gap, refused
 from streamwork.clock import SYSTEM_CLOCK
 from streamwork.config import ClientConfig
-from streamwork.errors import QueueFull, StoreError
+from streamwork.errors import QueueFull, StoreError, StoreUnavailable
 from streamwork.store.async_driver import AsyncDriver
+from streamwork.store.commands import Command
 from streamwork.store.keys import QueueKeys
+
+T = TypeVar("T")
 
 # What is sent, who waits for its entry id, and since when (steady s).
 _Given = tuple[Outgoing, asyncio.Future[str], float]
@@ -96,12 +100,12 @@ class AsyncSender:
     ) -> list[str]:
         sender = self._senders.pop(line, None) or Sender(self._config.max_lanes, self._limits)
         begun_s = time.monotonic() if begun_s is None else begun_s
-        patience: Patience | None = None
+        patience = Patience(self._config, begun_s, line[1])
         while True:
             try:
-                entries = await self._driver.run(sender.command(keys, chunk, SYSTEM_CLOCK.now_ms()))
+                command = sender.command(keys, chunk, SYSTEM_CLOCK.now_ms())
+                entries = await self._answer(command, patience.answer_by_s(time.monotonic()))
             except REFUSALS as error:
-                patience = patience or Patience(self._config, begun_s, line[1])
                 if isinstance(error, QueueFull) and 0 < error.room < len(chunk) and not patience.in_doubt:
                     self._senders[line] = sender
                     raise
@@ -114,6 +118,19 @@ class AsyncSender:
                 sender.sent(keys)
                 self._senders[line] = sender
                 return entries
+
+    async def _answer(self, command: Command[T], by_s: float | None) -> T:
+        if by_s is None:
+            return await self._driver.run(command)
+        is_sent = False
+        try:
+            async with asyncio.timeout(by_s - time.monotonic()):
+                await self._driver.connect()
+                is_sent = True
+                return await self._driver.run(command)
+        except TimeoutError as error:
+            where = self._driver.endpoint.where
+            raise StoreUnavailable(f"no answer from Redis at {where} in time", maybe_executed=is_sent) from error
 
 
 def _by_lane(batch: Batch) -> list[Batch]:

@@ -31,6 +31,8 @@ REFUSALS = (StoreUnavailable, StoreFull, QueueFull)
 BACKOFF = tenacity.wait_random_exponential(multiplier=0.05, max=1.0)
 # Whatever the settings say, nothing is sent again once the server may have forgotten its number: it would run twice.
 MOST_IN_DOUBT_S = SENDER_LIFE_MS / 2000
+# However short a wait is, a Redis that is there has to have a chance to answer: the first try, and each later one.
+_FIRST_TRY_S, _TRY_S = 1.0, 0.05
 
 
 def backoff_s(failures: int) -> float:
@@ -82,17 +84,24 @@ class Patience:
     Args:
         config: The client's settings.
         now_s: Steady seconds at the first try.
-        wait_s: What the caller said instead of `send_timeout_s`; then a Redis or a queue that is full is waited for as
-            long, too.
+        wait_s: What the caller said instead of both; then a Redis or a queue that is full is waited for as long, too,
+            and so is each answer.
     """
 
     def __init__(self, config: ClientConfig, now_s: float, wait_s: float | None = None) -> None:
         timeout_s = config.send_timeout_s if wait_s is None else wait_s
         self._give_up_s = now_s + timeout_s
         self._full_s = now_s + (wait_s or 0.0)
-        self._unknown_s = now_s + max(config.resend_s, timeout_s)
+        self._unknown_s = now_s + (max(config.resend_s, timeout_s) if wait_s is None else wait_s)
+        self._first_s = None if wait_s is None else now_s + max(wait_s, _FIRST_TRY_S)
         self.in_doubt = False
         self._attempt = 0
+
+    def answer_by_s(self, now_s: float) -> float | None:
+        """Return until when (steady seconds) the next answer is waited for; None = as long as the driver does."""
+        if self._first_s is None:
+            return None
+        return max(self._give_up_s if self._attempt else self._first_s, now_s + _TRY_S)
 
     def pause_s(self, error: Refusal, now_s: float, task_ids: list[str]) -> float:
         """Return how long to wait before the next try.
@@ -113,7 +122,8 @@ class Patience:
         if not self.in_doubt and now_s >= give_up_s:
             raise error
         self._attempt += 1
-        return backoff_s(self._attempt)
+        until_s = self._unknown_s if self.in_doubt else give_up_s
+        return min(backoff_s(self._attempt), max(0.0, until_s - now_s))
 
 
 def refused(error: StoreError) -> StoreError | TooManyLanes:

@@ -29,7 +29,7 @@ class Line:
         self._limits = config.backlogs
         # Gone while a chunk is under way: whatever ends that, a number of unknown fate is not used for another chunk.
         self._sender: Sender | None = None
-        self._trying: tuple[Sender, Command[list[str]], StoreUnavailable | None, float] | None = None
+        self._trying: tuple[Sender, Command[list[str]], StoreUnavailable | None, Patience] | None = None
 
     def send(self, keys: QueueKeys, chunk: Sequence[Outgoing], wait_s: float | None = None) -> list[str]:
         """Send one chunk and return its entry ids, trying again while Redis is away.
@@ -39,8 +39,8 @@ class Line:
         Args:
             keys: The queue.
             chunk: The messages.
-            wait_s: How long to try while Redis is away or full, or the queue is; None = as the settings say, and not
-                while something is full.
+            wait_s: How long to try while Redis is away, silent or full, or the queue is; below a second one try has a
+                second all the same. None = as the settings say, and not while something is full.
 
         Raises:
             StoreUnavailable: Nothing was sent.
@@ -48,32 +48,40 @@ class Line:
             QueueFull: Nothing was sent, or as many as it says.
             StoreFull, TooManyLanes, StoreRejected: Refused whole.
         """
-        self.begin(keys, chunk)
-        return self.finish(keys, chunk, wait_s)
+        self.begin(keys, chunk, wait_s)
+        return self._finish(keys, chunk, wait_s)
 
-    def begin(self, keys: QueueKeys, chunk: Sequence[Outgoing]) -> None:
+    def begin(self, keys: QueueKeys, chunk: Sequence[Outgoing], wait_s: float | None = None) -> None:
         """Send a chunk without waiting; `finish` reads its answer."""
         sender, self._sender = self._sender or Sender(self._config.max_lanes, self._limits), None
         command = sender.command(keys, chunk, SYSTEM_CLOCK.now_ms())
-        begun_s = time.monotonic()
+        now_s = time.monotonic()
+        patience = Patience(self._config, now_s, wait_s)
         try:
-            self._driver.begin(command)
+            with self._driver.until(patience.answer_by_s(now_s)):
+                self._driver.begin(command)
         except StoreUnavailable as error:
-            self._trying = sender, command, error, begun_s
+            self._trying = sender, command, error, patience
         else:
-            self._trying = sender, command, None, begun_s
+            self._trying = sender, command, None, patience
 
     def finish(self, keys: QueueKeys, chunk: Sequence[Outgoing], wait_s: float | None = None) -> list[str]:
         """Return the entry ids of the chunk begun last; raises what `send` raises."""
+        if self._trying is not None and wait_s is not None:
+            # What the caller did since it was begun is none of the wait.
+            self._trying = *self._trying[:3], Patience(self._config, time.monotonic(), wait_s)
+        return self._finish(keys, chunk, wait_s)
+
+    def _finish(self, keys: QueueKeys, chunk: Sequence[Outgoing], wait_s: float | None) -> list[str]:
         if self._trying is None:
             raise StoreUnavailable("nothing was begun")
-        (sender, command, failed, begun_s), self._trying = self._trying, None
+        (sender, command, failed, patience), self._trying = self._trying, None
         try:
             if failed is not None:
                 raise failed
-            entries = self._driver.finish(command)
+            with self._driver.until(patience.answer_by_s(time.monotonic())):
+                entries = self._driver.finish(command)
         except REFUSALS as error:
-            patience = Patience(self._config, begun_s, wait_s)
             sender, entries = self._persist(sender, keys, chunk, error, patience)
         except StoreError as error:
             if not is_gap(error):
@@ -94,7 +102,8 @@ class Line:
             elif error is not None:
                 time.sleep(_pause_s(patience, error, part, len(done)))
             try:
-                entries = self._driver.run(sender.command(keys, part, SYSTEM_CLOCK.now_ms()))
+                with self._driver.until(patience.answer_by_s(time.monotonic())):
+                    entries = self._driver.run(sender.command(keys, part, SYSTEM_CLOCK.now_ms()))
             except REFUSALS as again:
                 error = again
             except StoreError as refusal:
@@ -164,7 +173,7 @@ class SyncSender:
                 if pending is not None:
                     (keys, messages, extra), pending = pending, None
                     yield extra, line.finish(keys, messages, wait_s)
-                line.begin(chunk[0], chunk[1])
+                line.begin(chunk[0], chunk[1], wait_s)
                 pending = chunk
             if pending is not None:
                 (keys, messages, extra), pending = pending, None

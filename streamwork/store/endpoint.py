@@ -70,10 +70,11 @@ class Endpoint:
         return options
 
     def sync_connection(self, deadline_s: float) -> Any:
-        """Return a fresh, unconnected blocking connection whose reads wait at most `deadline_s` seconds."""
+        """Return a fresh, unconnected blocking connection that waits at most `deadline_s` seconds for each thing."""
         pool = redis.ConnectionPool.from_url(self.url)
         settings = self._settings()
         settings["socket_timeout"] = deadline_s
+        settings["socket_connect_timeout"] = min(deadline_s, self.connect_timeout_s)
         settings["retry"] = SyncRetry(NoBackoff(), 0)
         return pool.connection_class(**settings)
 

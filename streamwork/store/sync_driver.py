@@ -6,7 +6,8 @@ import os
 import select
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import redis
@@ -20,16 +21,22 @@ T = TypeVar("T")
 
 # A connection that lay idle for longer is looked at before it is used; in a row of requests nobody looks.
 _IDLE_S = 0.05
+# What is left at least of a time that is over: to hand on what has arrived by then.
+_LEAST_S = 0.01
+
+
+def _left_s(most_s: float, by_s: float | None) -> float:
+    return most_s if by_s is None else max(_LEAST_S, min(most_s, by_s - time.monotonic()))
 
 
 class SyncLink:
     """One blocking connection that has greeted its server."""
 
-    def __init__(self, endpoint: Endpoint, scripts: tuple[Script, ...], deadline_s: float) -> None:
+    def __init__(self, endpoint: Endpoint, scripts: tuple[Script, ...], deadline_s: float, by_s: float | None) -> None:
         self.endpoint = endpoint
         self._deadline_s = deadline_s
         # A server that does not even greet is given up as soon as one that does not let us connect.
-        self.connection = endpoint.sync_connection(endpoint.connect_timeout_s)
+        self.connection = endpoint.sync_connection(_left_s(endpoint.connect_timeout_s, by_s))
         self.unread = 0
         self._used_s = 0.0
         try:
@@ -38,12 +45,12 @@ class SyncLink:
             except (redis.RedisError, OSError) as error:
                 if not endpoint.revive(error):
                     raise
-                self.connection = endpoint.sync_connection(endpoint.connect_timeout_s)
+                self.connection = endpoint.sync_connection(_left_s(endpoint.connect_timeout_s, by_s))
                 self.connection.connect()
-            info, client_id, role, known = self._ask(greeting_commands(scripts))
+            info, client_id, role, known = self._ask(greeting_commands(scripts), by_s)
             self.greeting = Greeting(endpoint.where, info, client_id, role)
             missing = [script for script, there in zip(scripts, known, strict=True) if not there]
-            self._ask([plain("SCRIPT", "LOAD", script.source) for script in missing])
+            self._ask([plain("SCRIPT", "LOAD", script.source) for script in missing], by_s)
             self.connection.socket_timeout = deadline_s
             self.connection.update_current_socket_timeout(deadline_s)
         except (redis.RedisError, OSError) as error:
@@ -53,14 +60,18 @@ class SyncLink:
             self.close()
             raise
 
-    def _ask(self, commands: Sequence[Command[Any]]) -> list[Any]:
+    def _ask(self, commands: Sequence[Command[Any]], by_s: float | None) -> list[Any]:
         self.send(packed(commands), len(commands))
-        return [self.receive(5.0) for _ in commands]
+        return [self.receive(_left_s(5.0, by_s)) for _ in commands]
 
-    def send(self, data: bytes, count: int) -> None:
+    def send(self, data: bytes, count: int, by_s: float | None = None) -> None:
         """Write `count` requests without waiting for the answers."""
         self.unread += count
+        if by_s is not None:
+            self.connection.update_current_socket_timeout(_left_s(self._deadline_s, by_s))
         self.connection.send_packed_command([data], check_health=False)
+        if by_s is not None:
+            self.connection.update_current_socket_timeout(self._deadline_s)
 
     def has_ended(self) -> bool:
         """Whether the other side has closed it while it lay idle: nothing was sent then, and nothing is in doubt."""
@@ -112,9 +123,25 @@ class SyncDriver:
         pid = os.getpid()
         link: SyncLink | None = getattr(self._local, "link", None)
         if link is None or self._local.pid != pid:
-            link = self._local.link = SyncLink(self.endpoint, self._scripts, self._deadline_s)
+            link = self._local.link = SyncLink(self.endpoint, self._scripts, self._deadline_s, self._by_s)
             self._local.pid = pid
         return link
+
+    @property
+    def _by_s(self) -> float | None:
+        return getattr(self._local, "by_s", None)
+
+    @contextmanager
+    def until(self, by_s: float | None) -> Iterator[None]:
+        """Let what this thread does inside wait no longer than until `by_s` (steady seconds) for anything of Redis.
+
+        None = as long as the driver does. A server that has to be started first takes what that takes.
+        """
+        self._local.by_s = by_s
+        try:
+            yield
+        finally:
+            self._local.by_s = None
 
     def run(self, command: Command[T], timeout_s: float | None = None) -> T:
         """Send one command and return its answer.
@@ -140,7 +167,7 @@ class SyncDriver:
             self.drop()  # Ctrl-C came between a request and its answer: that answer must not be taken for this one's
             link = self.link()
         try:
-            link.send(data, len(commands))
+            link.send(data, len(commands), self._by_s)
         except (redis.RedisError, OSError) as error:
             self.drop()
             raise StoreUnavailable(
@@ -161,7 +188,7 @@ class SyncDriver:
     def _receive(self, timeout_s: float | None = None) -> Any:
         link: SyncLink = self._local.link
         try:
-            return link.receive(timeout_s or self._deadline_s)
+            return link.receive(_left_s(timeout_s or self._deadline_s, self._by_s))
         except (redis.RedisError, OSError) as error:
             where = self.endpoint.where
             if is_reply(error):

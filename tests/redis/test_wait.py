@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 
@@ -63,6 +64,51 @@ def test_an_enqueue_waits_as_long_as_it_is_told_while_redis_is_away(own, own_key
     sender = sync_sender("redis://127.0.0.1:1/0", send_timeout_s=60.0)
     with pytest.raises(StoreUnavailable):
         sender.line().send(own_keys, (outgoing(),), 0.1)
+
+
+# Each answer would be waited for a minute, and a lost one asked for again as long, if the caller did not say how long.
+PATIENT = {"deadline_s": 60.0, "resend_s": 60.0, "send_timeout_s": 60.0}
+SILENT = {
+    "single": lambda sender, keys: sender.line().send(keys, (outgoing(),), 0.2),
+    "large": lambda sender, keys: sender.line().send(keys, (outgoing(value="x" * 5_000_000),), 0.2),  # fills sockets
+    "bulk": lambda sender, keys: list(sender.send_chunks(iter([(keys, [outgoing()], None)] * 2), 0.2)),
+}
+
+
+@pytest.mark.parametrize("way", SILENT)
+@pytest.mark.parametrize("is_connected", [True, False])
+def test_a_redis_that_is_silent_is_waited_for_as_long_as_it_is_told(own_keys, server, way, is_connected):
+    sender = sync_sender(server.url, **PATIENT)
+
+    def attempt():  # each thread has connections of its own
+        if is_connected:
+            sender.line().send(own_keys, (outgoing(),))
+            list(sender.send_chunks(iter([(own_keys, [outgoing()], None)])))
+        os.kill(server.pid, signal.SIGSTOP)
+        SILENT[way](sender, own_keys)
+
+    try:
+        # What was sent may arrive yet; where there is no connection, nothing was sent.
+        with pytest.raises(EnqueueUnknown if is_connected else StoreUnavailable):
+            later(attempt)(within_s=20)
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("is_connected", [True, False])
+def test_so_it_is_on_a_loop(own_keys, server, is_connected):
+    async def body(sender):
+        if is_connected:
+            await sender.send(own_keys, outgoing())
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(20):
+                await sender.send(own_keys, outgoing(), 0.2)
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+
+    with pytest.raises(EnqueueUnknown if is_connected else StoreUnavailable):
+        with_async_sender(server.url, body, **PATIENT)
 
 
 def test_the_public_ways_to_say_it_reach_the_sender(own, app, server):

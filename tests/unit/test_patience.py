@@ -32,13 +32,29 @@ def ends(wait_s, error, kind, *instants):
     (0.0, FULL, StoreFull, 0.0),
     (5.0, FULL, StoreFull, 5.0),
     (None, DOUBT, EnqueueUnknown, 60.0),
-    (0.1, DOUBT, EnqueueUnknown, 60.0),
+    (0.1, DOUBT, EnqueueUnknown, 0.1),
     (100.0, DOUBT, EnqueueUnknown, 100.0),
     (1e6, DOUBT, EnqueueUnknown, MOST_IN_DOUBT_S),
 ])  # fmt: skip
 def test_it_gives_up_when_it_was_told_to_and_no_sooner(wait_s, error, kind, at_s):
     before = [at_s - 0.01] if at_s else []
     assert ends(wait_s, error, kind, 0.0, *before, at_s) == at_s
+
+
+@pytest.mark.parametrize(("wait_s", "by_s"), [(None, None), (0.0, 1.0), (0.3, 1.0), (2.0, 2.0), (300.0, 300.0)])
+def test_an_answer_is_waited_for_no_longer_than_the_caller_waits(wait_s, by_s):
+    assert Patience(CONFIG, 0.0, wait_s).answer_by_s(0.0) == by_s
+
+
+def test_a_later_try_has_what_is_left_and_a_moment_at_least():
+    patience = Patience(CONFIG, 0.0, 0.3)
+    patience.pause_s(AWAY, 0.1, ["id"])
+    assert [patience.answer_by_s(at_s) for at_s in (0.2, 0.3)] == [0.3, 0.35]
+
+
+def test_the_last_pause_ends_when_the_time_is_up():
+    patience = Patience(CONFIG, 0.0, 2.0)
+    assert max(patience.pause_s(AWAY, 1.999, ["id"]) for _ in range(50)) <= 0.001 + 1e-9
 
 
 def test_a_full_redis_does_not_settle_a_doubt():
