@@ -51,13 +51,14 @@ def enqueue(task: str, args: Sequence[str], *, wait: bool, timeout: float | None
 
     TASK is the task's name, or the part behind its last dot where only one task has it. Each of ARGS is JSON (7, true,
     '"7"', '[1, 2]') or else plain text. Where the app is found, the arguments are checked before anything is sent.
+    A Redis that is away is tried for 10 s (client.send_timeout_s).
     """
     if timeout is not None and not wait:
         raise click.UsageError("--timeout belongs to --wait")
     arguments = [value_of(text) for text in args]
     named = object_of(given["kwargs"])
     with Session(
-        given["app"], given["url"], given["namespace"] if not given["name_only"] else _elsewhere(given)
+        given["app"], given["url"], given["namespace"] if not given["name_only"] else _elsewhere(given), sends=True
     ) as session:
         call = _call(session, task, arguments, named, given)
         handle = call.enqueue()

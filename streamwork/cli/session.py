@@ -18,7 +18,8 @@ from streamwork.store.keys import QueueKeys, checked_name
 from streamwork.store.sync_driver import SyncDriver
 from streamwork.telemetry import logs
 
-# A person or a script waits for a one-shot command: it answers within two seconds when Redis is away.
+# A person or a script waits for a one-shot command: what only looks or changes answers within two seconds when Redis is
+# away, and may be asked again. What was to be sent would be lost with that, so a send is tried as the settings say.
 _CONNECT_S = 1.0
 
 
@@ -30,6 +31,7 @@ class Session:
         url: --url, or None.
         namespace: --namespace: nothing is imported then. None asks the app.
         flags: Further settings by dotted name.
+        sends: Bear a Redis that is away as long as the settings say (``client.send_timeout_s``).
     """
 
     def __init__(
@@ -38,10 +40,13 @@ class Session:
         url: str | None = None,
         namespace: str | None = None,
         flags: Mapping[str, Any] | None = None,
+        *,
+        sends: bool = False,
     ) -> None:
         self.flags: dict[str, Any] = {"app": app, "url": url, "namespace": namespace, **(flags or {})}
         self.loaded = load(flags=self.flags)
-        self._patience()
+        if not sends:
+            self._hurry()
         logs.set_up("debug" if self.loaded.config.log_level == "debug" else "warning", self.loaded.config.log_format)
         self._wants_app = namespace is None
         self._looked = False
@@ -49,7 +54,7 @@ class Session:
         self._connection: Connection | None = None
         self._stack = ExitStack()
 
-    def _patience(self) -> None:
+    def _hurry(self) -> None:
         client = self.loaded.config.client
         self.flags["client.connect_timeout_s"] = min(client.connect_timeout_s, _CONNECT_S)
         self.flags["client.send_timeout_s"] = 0.0

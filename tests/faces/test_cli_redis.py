@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 
@@ -18,6 +19,9 @@ COMMANDS = [
     ["workers"],
     ["doctor"],
     ["tasks", "show", "0197a2b4c6d87e1f8a0b1c2d3e4f5a6b"],
+    ["tasks", "cancel", "0197a2b4c6d87e1f8a0b1c2d3e4f5a6b"],
+]
+SENDS = [
     ["enqueue", "add", "1"],
     ["enqueue", "add", "1", "--wait"],
     ["enqueue", "other.task", "--name-only", "--namespace", "n"],
@@ -35,6 +39,28 @@ def test_a_redis_that_is_down(project, command):
     assert done.seconds < SOON_S
 
 
+@pytest.mark.parametrize("command", SENDS, ids=" ".join)
+def test_a_send_to_a_redis_that_is_away_is_tried_as_long_as_the_settings_say(project, command):
+    tries = []
+
+    def refuse(listening):
+        with contextlib.suppress(OSError):
+            while True:
+                peer, _ = listening.accept()
+                tries.append(peer.close())
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=refuse, args=(listening,))
+        thread.start()
+        url = "redis://{}:{}".format(*listening.getsockname())
+        done = project.process(*command, "--url", url, "--json", STREAMWORK_CLIENT_SEND_TIMEOUT_S="3")
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert done.status == 3
+    assert done.json["error"]["code"] == "redis_unavailable"
+    assert len(tries) > 1
+
+
 def test_config_needs_no_redis(project):
     assert project.run("config", "show", "--url", "redis://127.0.0.1:1").status == 0
 
@@ -42,7 +68,7 @@ def test_config_needs_no_redis(project):
 def test_a_server_that_never_answers_is_given_up_soon(project):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         where = "{}:{}".format(*listening.getsockname())
-        for command in (["status"], ["enqueue", "add", "1"]):
+        for command in (["status"], ["pause", "--queue", "default"]):
             done = project.process(*command, "--url", f"redis://{where}")
             assert done.status == 3
             assert f"no Redis at {where} (Timeout" in one_line(done.err)
