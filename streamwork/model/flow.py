@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
@@ -22,6 +23,7 @@ from streamwork.model.span import milliseconds
 
 # Longer names are cut and told apart by a digest.
 _LONGEST = 150
+_DIGESTED = re.compile("#[0-9a-f]{16}$")
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[list[Any]]).decode
 # Where messages of groups count together that need the same tags: this, and the tags.
@@ -191,8 +193,10 @@ def _name(kind: str, owner: str, option: str, key: object) -> str:
     """Return the name of a limit in Redis: printable, and short however long the key is."""
     if key is not None and not isinstance(key, (str, int, float, bytes)) and type(key).__str__ is object.__str__:
         raise ConfigError(f"{option}: {key!r} has no text of its own to be a key by; return a text or a number")
+    # A colon of the owner's is written otherwise, or the key "b:c" of "a" were the key "c" of "a:b".
+    owner = owner.replace("%", "%25").replace(":", "%3a")
     text = f"{kind}:{owner}" if key is None else f"{kind}:{owner}:{key}" if owner else f"{kind}:{key}"
-    if len(text) <= _LONGEST and text.isprintable():
+    if len(text) <= _LONGEST and text.isprintable() and not _DIGESTED.search(text):
         return text
     digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
     return "".join(letter if letter.isprintable() else "?" for letter in text[:_LONGEST]) + "#" + digest

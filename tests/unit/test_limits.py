@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 
 import msgspec
@@ -220,3 +221,18 @@ def test_all_arguments_together_are_a_key():
 def test_a_group_is_paused_by_the_name_of_its_line(name):
     assert mark_of(group=name) == "group:" + group_line(name)[2:]
     assert resolved({"group": name})[0][1] == group_line(name)
+
+
+def named(name, key):
+    return resolved({"concurrency": Limit(1, key=key, name=name)})[0][1]
+
+
+def test_two_limits_never_have_one_name():
+    texts = ["".join(letters) for size in range(4) for letters in itertools.product(":%3a", repeat=size)]
+    pairs = [(name, key) for name in texts[1:] for key in [None, *texts]]
+    assert len({named(*pair) for pair in pairs}) == len(pairs)
+
+
+def test_neither_by_what_looks_like_a_digest():
+    shortened = named("a", "b\n")
+    assert named("a", shortened.removeprefix("c:a:")) != shortened
