@@ -59,8 +59,8 @@ def test_nothing_behind_the_oldest_pending_goes(driver, keys):
     for delivery in (*held[:4], *held[5:]):
         assert settle(driver, keys, delivery)
     maintain(driver, keys, ALL)
-    # The mark stands on the entry before, and MINID keeps the id it names.
-    assert entries(driver, keys) == [d.entry for d in held[3:]]
+    # The mark stands on the id before, and MINID keeps what it names: an entry, where both are of one millisecond.
+    assert entries(driver, keys) in ([d.entry for d in held[3:]], [d.entry for d in held[4:]])
     assert settle(driver, keys, held[4])
 
 
