@@ -39,10 +39,20 @@ class Timing(NamedTuple):
         return f"+{self.delay_ms}" if self.delay_ms else ""
 
     def expiry_ms(self, now_ms: int) -> int | None:
-        """Return behind which instant it does not begin; None = it does not expire."""
-        if self.expires_at_ms is not None:
-            return self.expires_at_ms
-        return None if self.expires_ms is None else now_ms + self.expires_ms
+        """Return behind which instant it does not begin; None = it does not expire.
+
+        Raises:
+            ConfigError: It would expire before it is due.
+        """
+        if self.expires_at_ms is None and self.expires_ms is None:
+            return None
+        expiry_ms = now_ms + (self.expires_ms or 0) if self.expires_at_ms is None else self.expires_at_ms
+        due_ms = now_ms + self.delay_ms if self.run_at_ms is None else self.run_at_ms
+        # Without either it is due now, and what is late already becomes `expired` in the history, as it should.
+        if self.when and due_ms > expiry_ms:
+            what = "delay" if self.run_at_ms is None else "run_at"
+            raise ConfigError(f"{what} is behind expires: it would expire before it is due, and is not sent")
+        return expiry_ms
 
     def changed(self, options: dict[str, object]) -> Timing:
         """Return this with the options `delay`, `run_at` and `expires` that are among these.

@@ -41,6 +41,19 @@ def test_the_later_word_counts():
 
 
 @pytest.mark.parametrize(("options", "said"), [
+    ({"delay": 5, "expires": 4.999}, "delay is behind expires"),
+    ({"delay": 5, "expires": AT}, "delay is behind expires"),
+    ({"run_at": AT, "expires": 4}, "run_at is behind expires"),
+    ({"run_at": AT, "expires": AT - timedelta(milliseconds=1)}, "run_at is behind expires"),
+])  # fmt: skip
+def test_what_would_expire_before_it_is_due_is_refused(options, said):
+    now_ms = AT_MS - 4_000 if isinstance(options["expires"], datetime) else AT_MS - 5_000
+    with pytest.raises(ConfigError, match=said):
+        NOW.changed(options).expiry_ms(now_ms)
+    assert NOW.changed({**options, "expires": AT + timedelta(seconds=9)}).expiry_ms(now_ms) == AT_MS + 9_000
+
+
+@pytest.mark.parametrize(("options", "said"), [
     ({"delay": -1}, "delay=-1"),
     ({"delay": "5"}, "delay='5': give seconds"),
     ({"delay": float("nan")}, "delay=nan"),
