@@ -315,7 +315,8 @@ class Handle(Generic[R_co]):
             if not self.lane:
                 where = f"there is no result of task message {self.id} on queue {self.queue!r}"
                 raise ResultGone(f"{where}: it is not kept any more, or it was never sent there")
-            raise ResultGone(f"task message {self.id} ended, and its result is not kept (option keep)")
+            why = "it ended and its result is not kept (option keep), or Redis lost it (a flush, an old backup)"
+            raise ResultGone(f"Redis has no trace of task message {self.id}: {why}")
         try:
             failure = decode_failure(result.payload)
         except DecodeError as error:

@@ -548,3 +548,10 @@ def test_a_new_queue_and_the_end_are_not_left_waiting_for_the_listeners_read(wai
     assert time.monotonic() - begun < 4
     with pytest.raises(StoreUnavailable):
         first()
+
+
+def test_what_redis_lost_is_not_said_to_have_ended(waiting):
+    handle = waiting.echo.enqueue(7)
+    waiting.driver.run(plain("FLUSHALL"))
+    with pytest.raises(ResultGone, match=r"Redis has no trace of .* or Redis lost it"):
+        handle.result(timeout=30)
