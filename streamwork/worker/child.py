@@ -45,6 +45,9 @@ EXIT_OK, EXIT_SPOOLED, EXIT_APP, EXIT_CUT = 0, 3, 4, 1
 _CANCEL_S = 1.0
 # How often its numbers are told to the supervisor, for Prometheus.
 _COUNT_S = 1.0
+# Linux ends this process with its supervisor (rule 19), a moment after the channel's end is heard: what is logged of a
+# drain is true of the systems where it lives on.
+_AFTERLIFE_S = 0.2
 
 FindApp = Callable[[], Streamwork]
 
@@ -215,8 +218,9 @@ class _Child:
         while True:
             message = await self._channel.receive()
             if message is None:
-                logger.error("the supervisor is gone, draining")
                 self._worker.drain()
+                await asyncio.sleep(_AFTERLIFE_S)
+                logger.error("the supervisor is gone, draining")
                 return
             if not self._is_started and message[0] not in ("drain", "stop"):
                 self._early.append(message)

@@ -106,7 +106,7 @@ BLAME: dict[str, Guard] = {
         (
             Change(
                 WORKER + "child.py",
-                'logger.error("the supervisor is gone, draining")\n                self._worker.drain()\n',
+                'self._worker.drain()\n                await asyncio.sleep(_AFTERLIFE_S)\n',
                 "",
             ),
         ),

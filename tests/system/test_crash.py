@@ -98,6 +98,7 @@ def test_a_killed_supervisor_takes_its_child_along_and_an_idle_peer_goes_on(star
     assert handle.result(timeout=10) == (1, 0)
     assert [record.attempt for record in look().journal] == [1]
     assert look().suspects == {}
+    assert "draining" not in first.text()  # its child had no time for that
 
 
 def test_prefetched_tasks_of_a_killed_worker_are_run_by_an_idle_peer(start, send, app, notes, look):
