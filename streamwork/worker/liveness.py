@@ -13,7 +13,7 @@ from streamwork.service import Service
 from streamwork.store import scripts
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
-from streamwork.store.keys import RETURNED_CONSUMER
+from streamwork.store.keys import RETURNED_CONSUMER, QueueKeys
 from streamwork.worker.member import Member, QueueFacts
 
 logger = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class Beat(Service):
                 )
                 if answer == "fenced":
                     fenced.add(member.name)
+                    await self._say_if_lost(queue.keys)
         for member in members:
             try:
                 if member.name in fenced:
@@ -72,6 +73,12 @@ class Beat(Service):
             await self._say_claims()
             self._said = claimed
         return self.interval_s
+
+    async def _say_if_lost(self, keys: QueueKeys) -> None:
+        """Tell a loss of data from a consumer that was taken for dead: that needs another one that lives."""
+        if not await self._driver.run(plain("EXISTS", keys.consumers)):
+            text = "data lost: nothing that was registered for a queue is left, as after FLUSHALL"
+            logger.error(text, extra={"queue": keys.queue})
 
     async def _say_claims(self) -> None:
         since_ms = SYSTEM_CLOCK.now_ms() - SYSTEM_CLOCK.steady_ms()

@@ -175,6 +175,7 @@ def test_after_a_flush_new_tasks_run(start, send, app, driver, keys, look, is_bu
         assert send(faults.nothing, n).result(timeout=10) == n
     assert len(worker.children) == 1
     worker.until("its registration was deleted")  # and it took a new one
+    assert "data lost" in worker.text()  # also where a producer came first and made the lane anew
     wait_until(lambda: len(look().consumers) == 1, "registered again")
     assert send(faults.nothing, 99).result(timeout=10) == 99
 
