@@ -118,7 +118,8 @@ class DropReplyProxy:
                 reader.feed(data)
                 while (request := reader.gets()) is not False:
                     pair.sent += 1
-                    what = self._match(request)
+                    # What comes behind one whose reply will be cut off ends with it, and counts on its next connection.
+                    what = None if pair.cut_at is not None else self._match(request)
                     if what == "reply":
                         pair.cut_at = pair.sent
                     elif what == "request":
