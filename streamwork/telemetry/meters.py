@@ -110,8 +110,9 @@ class Meters:
             return
         # Two appends each, and the rest is done for thousands at once.
         cell.waited_ms.append(waited_ms)
-        cell.ran_ms.append(ran_ms)
-        if len(cell.ran_ms) >= _MOST_WAITING:
+        spans_ms = cell.ran_ms
+        spans_ms.append(ran_ms)
+        if len(spans_ms) >= _MOST_WAITING:
             with self._lock:
                 self._count_up()
 
@@ -126,7 +127,8 @@ class Meters:
                 empty = [0.0] * (len(BOUNDS_S) + 2)
                 times = self._times[key[:2]] = (empty, list(empty))
             for histogram, spans_ms in zip(times, (cell.waited_ms, cell.ran_ms), strict=True):
-                for span_ms, alike in Counter(spans_ms[:count]).items():
+                for known_ms, alike in Counter(spans_ms[:count]).items():
+                    span_ms = max(0, known_ms)  # Redis and this machine may differ in what time it is
                     histogram[bisect_left(BOUNDS_S, span_ms / 1000)] += alike
                     histogram[-1] += alike * span_ms / 1000
                 del spans_ms[:count]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +28,9 @@ from streamwork.worker.limits import extend
 from streamwork.worker.slot_table import SlotTable
 
 if TYPE_CHECKING:
-    from streamwork.telemetry.tracing import Spans
+    from streamwork.telemetry.tracing import Processing, Spans
 
 logger = logging.getLogger(__name__)
-
-_NO_SPAN = contextlib.nullcontext()
 
 # A message that killed its process this often is quarantined; entries that vanished with their host get more, since
 # nobody knows whether they had started (rule 17).
@@ -141,21 +138,21 @@ class Runner:
         self._table.start(slot, lane.queue.number, run.entry, lane.name_bytes)
         run.started_at_ms = self.now_ms()
 
-    def span(self, run: Run) -> AbstractContextManager[None]:
-        """Return the block in which the body runs: its span is current there, where it has one."""
+    def span(self, run: Run) -> Processing | None:
+        """Return the block in which the body runs, where it has a span, which is current there."""
         if self.spans is None:
-            return _NO_SPAN
+            return None
         message = run.message
         assert message is not None
         options = message.options or NO_OPTIONS
         if options.headers is None and not self.spans.keeps(message.id):
-            return _NO_SPAN
+            return None
         headers = options.headers or {}
         run.span = self.spans.process(
             run.lane.queue.name, message.task, message.id, run.attempt.attempt, headers,
             consumer=run.consumer, replay_of=options.replay_of, link=headers.get(TRACE_LINK, ""),
         )  # fmt: skip
-        return _NO_SPAN if run.span is None else run.span
+        return run.span
 
     def arguments(self, run: Run) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the body's arguments, decoded and with the context where the task asks for it; raises WireError."""

@@ -151,11 +151,11 @@ class AsyncSlots:
             self._after_error(run, error, me, is_read=False)
             return
         try:
-            if runner.spans is None:
+            if runner.spans is None or (span := runner.span(run)) is None:
                 body = task.function(*args, **kwargs)
                 value = await (body if soft_s is None else Steered(body, run))
             else:
-                with runner.span(run):
+                with span:
                     body = task.function(*args, **kwargs)
                     value = await (body if soft_s is None else Steered(body, run))
         except BaseException as error:  # noqa: BLE001 - whatever the body raises is its outcome

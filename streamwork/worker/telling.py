@@ -61,13 +61,11 @@ class Telling:
         """Hear that Redis has answered for an outcome."""
         meters = self._meters
         if meters is not None:
-            waited_ms = ran_ms = -1
-            if began_ms := run.started_at_ms:
-                # Redis and this machine may differ in what time it is.
-                waited_ms = max(0, began_ms - int(run.entry.partition(b"-")[0]))
-                ran_ms = max(0, run.ended_at_ms - began_ms)
-            task = _UNKNOWN if run.task is None else run.task.name
-            meters.ended(run.lane.queue.name, task, run.outcome if committed else "lost", waited_ms, ran_ms)
+            task, began_ms, waited_ms, ran_ms = run.task, run.started_at_ms, -1, -1
+            if began_ms:
+                waited_ms, ran_ms = began_ms - int(run.entry.partition(b"-")[0]), run.ended_at_ms - began_ms
+            name = _UNKNOWN if task is None else task.name
+            meters.ended(run.lane.queue.name, name, run.outcome if committed else "lost", waited_ms, ran_ms)
         if self._told is not None:
             self._told(run, item, committed)
 

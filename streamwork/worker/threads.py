@@ -9,6 +9,7 @@ as soon as that runs Python code again: not within a call that blocks in C, such
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import ctypes
 import queue
@@ -23,6 +24,7 @@ from streamwork.worker.delivery import Run
 from streamwork.worker.limits import Limits, disarm, overdue
 from streamwork.worker.runner import Runner, unsettled
 
+_NO_SPAN = contextlib.nullcontext()
 # Threads that start without waiting, and how long the head of the queue may wait before their number doubles: a
 # hundred bodies that block have a hundred threads within 30 ms.
 _AT_ONCE = 2
@@ -135,7 +137,7 @@ class ThreadExecutor:
                 self._loop.call_soon_threadsafe(self._limits.arm, run, soft_s, hard_s)
             args, kwargs = runner.arguments(run)
             try:
-                with runner.span(run):
+                with runner.span(run) or _NO_SPAN:
                     value = task.function(*args, **kwargs)
             except BaseException as error:  # noqa: BLE001 - whatever the body raises is its outcome
                 failure = error
