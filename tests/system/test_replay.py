@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import pytest
 
-import tests.apps.replayed as replayed
 from streamwork import (
     ArgumentError,
     ConfigError,
@@ -20,6 +19,7 @@ from streamwork import (
 )
 from streamwork.ids import new_task_id
 from streamwork.store.commands import plain
+from tests.apps import replayed
 from tests.helpers import wait_until
 
 
