@@ -13,9 +13,11 @@ from streamwork.errors import (
     DuplicateTaskName,
     EnqueueUnknown,
     HistoryTrimmed,
+    NotSent,
     QueueFull,
     QueueNotFound,
     Reject,
+    ReplayRefused,
     ResultGone,
     ResultTimeout,
     RetryLater,
@@ -39,6 +41,7 @@ from streamwork.model.dead import DeadDone, DeadRecord
 from streamwork.model.history import HistoryGap, HistoryRecord
 from streamwork.model.limits import Debounce, Group, Limit, Rate, Unique
 from streamwork.model.policy import Retry
+from streamwork.model.replay import Compared, Comparison, Ran, ReplayCall, Replayed
 from streamwork.model.state import State
 from streamwork.task import Task
 
@@ -49,6 +52,8 @@ __all__ = [
     "ArgumentError",
     "BodyTooLarge",
     "Call",
+    "Compared",
+    "Comparison",
     "ConfigError",
     "Context",
     "DeadDone",
@@ -63,10 +68,15 @@ __all__ = [
     "HistoryRecord",
     "HistoryTrimmed",
     "Limit",
+    "NotSent",
     "QueueFull",
     "QueueNotFound",
+    "Ran",
     "Rate",
     "Reject",
+    "ReplayCall",
+    "ReplayRefused",
+    "Replayed",
     "ResultGone",
     "ResultTimeout",
     "Retry",

@@ -11,7 +11,6 @@ from typing import Any, ParamSpec, TypeVar, Unpack, cast, overload
 
 from streamwork.config import Config, load
 from streamwork.connection import Connection
-from streamwork.dead import Burying
 from streamwork.errors import ConfigError, DuplicateTaskName, TaskNotFound
 from streamwork.handle import Call, Handle, Switch
 from streamwork.inline import InlineSending
@@ -21,6 +20,7 @@ from streamwork.model.schedule import Schedule
 from streamwork.model.span import Seconds, seconds
 from streamwork.options import TASK_OPTIONS, TaskOptions, check_options, tags_of
 from streamwork.pausing import Pausing
+from streamwork.replay.face import Replaying
 from streamwork.routes import Asked
 from streamwork.routing import Routing
 from streamwork.schedules import Planning
@@ -37,7 +37,7 @@ R = TypeVar("R")
 _unpack_anything = unpacker(Any)
 
 
-class Streamwork(Routing, Pausing, Planning, Burying):
+class Streamwork(Routing, Pausing, Planning, Replaying):
     """An app.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -117,6 +117,18 @@ class Connection(Links):
         if message.limits and (replaced := taken(handle, entry)):
             await self._acancel_replaced([(call.queue, replaced)])
         return handle
+
+    def send_made(self, queue: str, chunk: Sequence[Outgoing]) -> list[str]:
+        """Send messages that are made already, whole or from its begin on; returns an answer each, see `taken`.
+
+        Raises what `Line.send` raises.
+        """
+        entries = self.sender.line().send(self.keys(queue), chunk)
+        if queue not in self._known_queues:
+            self._announce({queue})
+        replaced = [entry.partition("~")[2] for entry in entries if "~" in entry]
+        self._cancel_replaced([(queue, task_id) for task_id in replaced])
+        return entries
 
     def _cancel_replaced(self, replaced: list[tuple[str, str]]) -> None:
         # They are marked as cancelled already; this ends at once what waits in due or in a line.

@@ -48,6 +48,8 @@ class Context(Generic[R]):
         resources: What the app's lifespan yielded, as in ``Context[Pool]``; None without one, and in a direct call.
         schedule: Name of the schedule that sent it; empty = none did.
         scheduled_at: The instant that the schedule meant, in UTC; None = none sent it.
+        replay: Empty in a worker; ``here`` or ``compare`` where a past delivery runs again (`Streamwork.replay_here`,
+            `compare`). What it sends is captured then; what else must not happen twice, it leaves out by this.
         lease_lost: Becomes True when another consumer was given this delivery: stop, nothing will be committed.
     """
 
@@ -60,6 +62,7 @@ class Context(Generic[R]):
         "lane",
         "lease_lost",
         "queue",
+        "replay",
         "resources",
         "schedule",
         "scheduled_at",
@@ -78,6 +81,7 @@ class Context(Generic[R]):
         self.schedule = ""
         self.scheduled_at: datetime | None = None
         self.resources = cast(R, resources)
+        self.replay = ""
         self.lease_lost = False
         self.free_slots: Callable[[str], int] | None = None
         self.extend_by: Callable[[float], None] | None = None

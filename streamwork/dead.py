@@ -19,6 +19,7 @@ from streamwork.clock import SYSTEM_CLOCK
 from streamwork.errors import ConfigError, DeadLetterRefused
 from streamwork.guards import refuse_on_loop
 from streamwork.history import Remembering, checked_limit, checked_task_id, glob_of
+from streamwork.model.arguments import changed
 from streamwork.model.dead import REASONS, DeadDone, DeadRecord
 from streamwork.model.instant import past_instant_ms
 from streamwork.model.span import Seconds
@@ -214,14 +215,8 @@ class Burying(Remembering):
     def _edited(self, record: DeadRecord, changes: Mapping[str, Any]) -> tuple[bytes, bytes | None]:
         if record.args is None:
             raise DeadLetterRefused(f"dead letter {record.id} is not changed: its arguments cannot be read")
-        task, args, kwargs = self.tasks.get(record.task), list(record.args), dict(record.kwargs)
-        places = {name: at for at, name in enumerate(self._argument_names(record.task))}
-        for name, value in changes.items():
-            at = places.get(name, int(name[3:]) if name.startswith("arg") and name[3:].isdecimal() else len(args))
-            if at < len(args):
-                args[at] = value
-            else:
-                kwargs[name] = value
+        task = self.tasks.get(record.task)
+        args, kwargs = changed(record.args, record.kwargs, self.argument_names(record.task), changes)
         return pack_call(args, kwargs) if task is None else task.signature.encode(tuple(args), kwargs)
 
     def _dead_reading(self, queue: str, asked: DeadOptions) -> DeadReading:
@@ -239,7 +234,7 @@ class Burying(Remembering):
             since_ms, until_ms, glob or "", _reasons(asked.get("reason", ())), tags_of(asked.get("tags", ())),
             _ids(asked.get("id")), expression, checked_limit(asked.get("limit")),
         )  # fmt: skip
-        return DeadReading(self.connection.keys(checked_name("queue", queue)), query, self._argument_names)
+        return DeadReading(self.connection.keys(checked_name("queue", queue)), query, self.argument_names)
 
 
 def _sum(found: Iterable[tuple[DeadRecord, str]]) -> DeadDone:

@@ -33,7 +33,9 @@
     │   ├── WorkerCut           worker_cut        a body has cancelled the loops of its worker
     │   ├── QueueNotFound       queue_not_found   nothing was ever sent to or read from it
     │   ├── HistoryTrimmed      history_trimmed   what was asked for is past its retention
-    │   └── DeadLetterRefused   dead_letter       it is none, cannot be read, or was changed meanwhile
+    │   ├── DeadLetterRefused   dead_letter       it is none, cannot be read, or was changed meanwhile
+    │   ├── ReplayRefused       replay_refused    too many, begun before, or its place is not known
+    │   └── NotSent             not_sent          asked of what a body has sent while it was replayed
     └── ResultError             result
         ├── ResultTimeout       result_timeout    not finished in the time given
         ├── ResultGone          result_gone       finished, but its result is no longer kept
@@ -320,6 +322,18 @@ class DeadLetterRefused(BrokerError):
     """A dead letter is not there any more, cannot be read, or was changed meanwhile; nothing was written."""
 
     code = "dead_letter"
+
+
+class ReplayRefused(BrokerError):
+    """A replay was not begun, or does not go on; the text says why and what to do."""
+
+    code = "replay_refused"
+
+
+class NotSent(BrokerError):
+    """A body that is replayed asks for what does not exist: what it sends is captured, so nothing comes of it."""
+
+    code = "not_sent"
 
 
 class ResultError(StreamworkError):

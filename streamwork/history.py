@@ -148,14 +148,15 @@ class Remembering(ABC):
     def _patience_s(self) -> float:
         return self.connection.config.client.send_timeout_s
 
-    def _argument_names(self, task: str) -> Sequence[str]:
+    def argument_names(self, task: str) -> Sequence[str]:
+        """Return the names of a task's positional parameters; none where it is not declared here."""
         known = self.tasks.get(task)
         return () if known is None else _positional(known)
 
     def _reading(self, queue: str, asked: HistoryOptions) -> Reading:
         check_options(asked, HISTORY_OPTIONS, "history")
         keys = self.connection.keys(checked_name("queue", queue))
-        return Reading(keys, self._query(asked), self._argument_names)
+        return Reading(keys, self._query(asked), self.argument_names)
 
     def _query(self, asked: HistoryOptions) -> Query:
         now_ms = SYSTEM_CLOCK.now_ms()

@@ -26,7 +26,7 @@ import msgspec
 from streamwork.context import Context
 from streamwork.errors import ArgumentError, ConfigError
 from streamwork.handle import Call, Handle, Switch
-from streamwork.model.flow import FLOW_OPTIONS, NO_FLOW
+from streamwork.model.flow import FLOW_OPTIONS, NO_FLOW, Resolved
 from streamwork.model.lane import lane_name
 from streamwork.model.policy import carried_policy, normalized
 from streamwork.model.span import milliseconds, seconds
@@ -155,6 +155,13 @@ class Task(Generic[P, R_co]):
     def asked(self, packed: tuple[bytes, bytes | None]) -> Asked:
         """Return what routes look at in a call with these encoded arguments."""
         return Asked(self.name, self.queue, self.tags, self.priority, self._said, self.signature, packed)
+
+    def limits_of(self, packed: tuple[bytes, bytes | None]) -> Resolved | None:
+        """Return the limits that a call with these encoded arguments asks for; None = none."""
+        if self._flow is NO_FLOW:
+            return None
+        args, kwargs = self.signature.decode(*packed)
+        return self._flow.resolve(self.name, packed, args, kwargs)
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R_co]:
         """Return these arguments as a `Call`, checked against the annotations.

@@ -19,7 +19,7 @@ POSITIONAL_PARAMETERS = 8
 # Debts: what may be larger than the limit, how large, and why in a comment. An entry that is no longer needed fails.
 FILE_DEBTS: dict[str, int] = {
     "handle.py": 330,  # the ports are beside what they speak of, or there would be a circle
-    "errors.py": 420,  # one tree, drawn at its top, is read in one place
+    "errors.py": 440,  # one tree, drawn at its top, is read in one place
 }
 FUNCTION_DEBTS: dict[str, int] = {}  # "broker/queue.py:Queue.read": 55
 PARAMETER_DEBTS: dict[str, int] = {}  # "broker/queue.py:Queue.__init__": 9

@@ -31,6 +31,7 @@ FLOORS: list[list[list[set[str]]]] = [
                 "schedules",
                 "history",
                 "dead",
+                "replay",
                 "connection",
                 "origins",
                 "links",

@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from streamwork.broker.inspect import order
-from streamwork.broker.steps import texts
+from streamwork.broker.steps import Steps, texts
 from streamwork.model.history import HistoryGap, HistoryRecord
+from streamwork.store.commands import plain
+from streamwork.store.keys import QueueKeys
 
 # The field of `trimmed` that speaks of the journal; the others are named after lanes, which begin with a digit.
 JOURNAL = "journal"
@@ -67,3 +69,9 @@ def arguments_gap(record: HistoryRecord, notes: Mapping[str, Note]) -> HistoryGa
 def shown(at_ms: int) -> str:
     """Return an instant as it stands in error texts."""
     return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def trimmed_up_to_ms(keys: QueueKeys) -> Steps[int]:
+    """Return up to when a queue's history is not whole any more, of its journal or any of its lanes; 0 = it is."""
+    (reply,) = yield [plain("HGETALL", keys.trimmed)]
+    return max((note.place[0] for note in read_notes(reply).values()), default=0)

@@ -139,7 +139,7 @@ def edit(
     is no such dead letter, 2 if the arguments do not fit.
     """
     task_id = checked_id(task_id)
-    said = dict(_change(text) for text in changes)
+    said = dict(change(text) for text in changes)
     with Session(**place) as session:
         app = session.app_if_any() or session.unbound()
         looked = queues_of(session, only)
@@ -159,7 +159,8 @@ def edit(
         click.echo(f"{task_id} {answer}: {texts[0]} -> {texts[1]}")
 
 
-def _change(text: str) -> tuple[str, Any]:
+def change(text: str) -> tuple[str, Any]:
+    """Return the name and the value of NAME=VALUE; raises BadParameter."""
     name, sign, value = text.partition("=")
     if not sign or not name.isidentifier():
         raise click.BadParameter(f"{text!r}: give NAME=VALUE, such as to=me@x.org", param_hint="--set")
