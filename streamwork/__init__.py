@@ -40,6 +40,7 @@ from streamwork.model.history import HistoryGap, HistoryRecord
 from streamwork.model.limits import Debounce, Group, Limit, Rate, Unique
 from streamwork.model.policy import Retry
 from streamwork.model.state import State
+from streamwork.model.tap import TapGap, TapMessage
 from streamwork.task import Task
 
 __version__ = "0.1.0"
@@ -81,6 +82,8 @@ __all__ = [
     "StoreUnavailable",
     "Streamwork",
     "StreamworkError",
+    "TapGap",
+    "TapMessage",
     "Task",
     "TaskCancelled",
     "TaskFailed",

@@ -26,6 +26,7 @@ from streamwork.routing import Routing
 from streamwork.schedules import Planning
 from streamwork.store.endpoint import Endpoint
 from streamwork.store.keys import checked_name
+from streamwork.tapping import Tapping
 from streamwork.task import AsyncTask, SyncTask, Task, TaskDecorator, WithContext, WithoutContext
 from streamwork.wire.codec import unpacker
 from streamwork.wire.message import NO_OPTIONS
@@ -37,7 +38,7 @@ R = TypeVar("R")
 _unpack_anything = unpacker(Any)
 
 
-class Streamwork(Routing, Pausing, Planning, Burying):
+class Streamwork(Routing, Pausing, Planning, Burying, Tapping):
     """An app.
 
     Args:

@@ -71,6 +71,8 @@ KEYS = (
     KeySpec(":journal", "stream", "what came of each message: field `j`", "queue", "trimmed by age"),
     KeySpec(":imported", "stream", "history from files: `j` as in the journal, `d` body", "expires", "PX, as told"),
     KeySpec(":trimmed", "hash", "`journal`, lane → first id kept, when the rest went, why", "queue", ""),
+    KeySpec(":tap:*", "string", "liveness of a tap (rule 30)", "expires", "PX a day"),
+    KeySpec(":taps", "hash", "tap → since ms; `tap lane` → messages up to its place", "queue", "untap"),
     KeySpec(":counts", "hash", "state → how many ended so, ever", "queue", ""),
     KeySpec(":sender:*", "string", "last chunk number and its reply (rule 1)", "expires", "PX 10 min"),
     KeySpec(":settle:*", "string", "a consumer's last chunk of ends and its answer (rule 23)", "expires", "PX 10 min"),
@@ -152,6 +154,7 @@ class QueueKeys:
         "starts",
         "suspects",
         "tag",
+        "taps",
         "trimmed",
         "unique",
         "wake",
@@ -190,7 +193,7 @@ class QueueKeys:
         self.journal = tag + ":journal"
         self.imported = tag + ":imported"
         self.trimmed = tag + ":trimmed"
-        self.counts = tag + ":counts"
+        self.taps, self.counts = tag + ":taps", tag + ":counts"
         self.consumers = tag + ":consumers"
         self.pulse = tag + ":pulse"
         self.grace = tag + ":grace"
@@ -229,6 +232,10 @@ class QueueKeys:
     def reply(self, client_id: str) -> str:
         """Return the reply stream of a client."""
         return f"{self.tag}:reply:{client_id}"
+
+    def tap(self, name: str) -> str:
+        """Return the liveness key of a tap."""
+        return f"{self.tag}:tap:{name}"
 
     def alive(self, consumer: str) -> str:
         """Return the liveness key of a consumer."""

@@ -24,6 +24,7 @@ from streamwork.store.planning import Fired, fire, plan, unique_name
 from streamwork.store.scheduling import schedule
 from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.sync_driver import SyncDriver
+from streamwork.store.tapping import tap, tap_read, untap
 from tests.helpers import body_of, seed
 from tests.redis.burial import bury, letter_of
 from tests.redis.kit import LANE, deliver, end, outgoing, put, read, take
@@ -91,6 +92,9 @@ def examples(keys):
         "dead_retry": (dead_retry(keys, "id", b"l", b"1:\n1\nb", b"", b"j"), 0, 0),
         "dead_edit": (dead_edit(keys, "id", b"l", b"m", b"j"), 0, 0),
         "dead_purge": (dead_purge(keys, "id", b"l", b"j"), 0, 0),
+        "tap": (tap(keys, "t", dict.fromkeys(lanes, b""), "$", 1), 2, 4),
+        "tap_read": (tap_read(keys, "t", lanes, 1, 1), 2, 2),
+        "untap": (untap(keys, "t", lanes, only_dead=True), 2, 0),
         "look": (look([plain("HGETALL", keys.added), plain("TIME"), plain("XINFO", "GROUPS", keys.lane(LANE))]), 2, 9),
     }
 
@@ -186,6 +190,7 @@ def test_scripts_touch_only_keys_that_they_declare(own, own_keys, fenced):
     walk_limits(fenced, keys)
     walk_schedules(fenced, keys)
     walk_dead_letters(fenced, keys)
+    walk_taps(fenced, keys)
     assert denied(own) == []
     assert fenced.used == {script.name for script in ALL_SCRIPTS}
 
@@ -333,6 +338,22 @@ def walk_dead_letters(driver, keys):
     letter = letter_of(driver, keys, other.task_id).letter
     assert driver.run(dead_edit(keys, other.task_id, letter, letter + b"x", b"j")) == ""
     assert driver.run(dead_purge(keys, other.task_id, b"", b"j")) == ""
+
+
+def walk_taps(driver, keys):
+    """Let a tap begin, read, miss something, go on and end."""
+    lanes = [HIGH, LANE]
+    for lane in lanes:
+        put(driver, keys, 2, lane)
+    for since in ("$", "0-1"):
+        driver.run(tap(keys, "t", {HIGH: b"", LANE: b"1-1"}, since, 1))
+        put(driver, keys, 3)
+        driver.run(plain("XTRIM", keys.lane(LANE), "MAXLEN", 1))
+        assert driver.run(tap_read(keys, "t", lanes, 50, 1_000_000)).tapped
+        driver.run(plain("PEXPIRE", keys.tap("t"), 1000))
+        assert driver.run(tap_read(keys, "t", lanes, 50, 1_000_000)).tapped
+        assert driver.run(untap(keys, "t", lanes, only_dead=False))
+    assert not driver.run(untap(keys, "t", lanes, only_dead=True))
 
 
 def walk_schedules(driver, keys):
