@@ -36,6 +36,7 @@ from streamwork.errors import (
 )
 from streamwork.handle import Call, Handle
 from streamwork.model.dead import DeadDone, DeadRecord
+from streamwork.model.event import Event, EventGap
 from streamwork.model.history import HistoryGap, HistoryRecord
 from streamwork.model.limits import Debounce, Group, Limit, Rate, Unique
 from streamwork.model.policy import Retry
@@ -58,6 +59,8 @@ __all__ = [
     "Debounce",
     "DuplicateTaskName",
     "EnqueueUnknown",
+    "Event",
+    "EventGap",
     "Group",
     "Handle",
     "HistoryGap",

@@ -13,6 +13,7 @@ from streamwork.config import Config, load
 from streamwork.connection import Connection
 from streamwork.dead import Burying
 from streamwork.errors import ConfigError, DuplicateTaskName, TaskNotFound
+from streamwork.events import Telling
 from streamwork.handle import Call, Handle, Switch
 from streamwork.inline import InlineSending
 from streamwork.model.lane import DEFAULT_PRIORITY
@@ -38,7 +39,7 @@ R = TypeVar("R")
 _unpack_anything = unpacker(Any)
 
 
-class Streamwork(Routing, Pausing, Planning, Burying, Tapping):
+class Streamwork(Routing, Pausing, Planning, Burying, Tapping, Telling):
     """An app.
 
     Args:

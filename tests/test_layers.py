@@ -31,6 +31,7 @@ FLOORS: list[list[list[set[str]]]] = [
                 "schedules",
                 "history",
                 "dead",
+                "events",
                 "tapping",
                 "connection",
                 "links",

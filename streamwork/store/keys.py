@@ -86,7 +86,11 @@ KEYS = (
     KeySpec(":returned", "set", "lanes that hold entries marked for adoption (rule 15)", "queue", "adopt"),
 )  # fmt: skip
 
-NAMESPACE_KEYS = (KeySpec(":queues", "set", "queues that anything was sent to or read from", "namespace", ""),)
+NAMESPACE_KEYS = (
+    KeySpec(":queues", "set", "queues that anything was sent to or read from", "namespace", ""),
+    KeySpec(":events", "stream", "what happens rarely: `e` record, `t` token", "namespace", "MAXLEN ~ 10000"),
+    KeySpec(":events:trimmed", "hash", "`events` → first id kept, when the rest went, why", "namespace", ""),
+)
 
 
 def checked_name(kind: str, name: str) -> str:
@@ -101,6 +105,16 @@ def checked_name(kind: str, name: str) -> str:
 def queues(namespace: str) -> str:
     """Return the key of the set of queue names."""
     return "{" + namespace + "}:queues"
+
+
+def events(namespace: str) -> str:
+    """Return the stream of the events that are of no queue's journal."""
+    return "{" + namespace + "}:events"
+
+
+def events_trimmed(namespace: str) -> str:
+    """Return the key that says what went of that stream."""
+    return "{" + namespace + "}:events:trimmed"
 
 
 def spec_of(key: str) -> KeySpec | None:

@@ -203,6 +203,7 @@ class Maintainer(Service):
     def _say(self, *, is_hasty: bool) -> None:
         facts = {"queue": self._queue.keys.queue}
         if is_hasty and not self._is_hasty:
+            self._queue.tell("queue.trimmed_early", queue=self._queue.keys.queue, detail="Redis is nearly full")
             logger.warning("Redis is nearly full: history is trimmed early, large results are dropped", extra=facts)
         elif self._is_hasty and not is_hasty:
             logger.info("Redis has room again: history and results are kept as configured", extra=facts)

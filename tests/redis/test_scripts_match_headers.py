@@ -25,6 +25,7 @@ from streamwork.store.scheduling import schedule
 from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.sync_driver import SyncDriver
 from streamwork.store.tapping import tap, tap_read, untap
+from streamwork.store.telling import ANNOUNCE, announce
 from tests.helpers import body_of, seed
 from tests.redis.burial import bury, letter_of
 from tests.redis.kit import LANE, deliver, end, outgoing, put, read, take
@@ -92,6 +93,7 @@ def examples(keys):
         "dead_retry": (dead_retry(keys, "id", b"l", b"1:\n1\nb", b"", b"j"), 0, 0),
         "dead_edit": (dead_edit(keys, "id", b"l", b"m", b"j"), 0, 0),
         "dead_purge": (dead_purge(keys, "id", b"l", b"j"), 0, 0),
+        "announce": (announce(keys.namespace, [("t", b"e"), ("u", b"e")], 1), 0, 4),
         "tap": (tap(keys, "t", dict.fromkeys(lanes, b""), "$", 1), 2, 4),
         "tap_read": (tap_read(keys, "t", lanes, 1, 1), 2, 2),
         "untap": (untap(keys, "t", lanes, only_dead=True), 2, 0),
@@ -121,7 +123,8 @@ def test_every_named_key_and_argument_is_used(script):
 def test_every_key_sent_is_in_the_table_of_keys_and_in_one_slot(keys, script):
     command, _, _ = examples(keys)[script.name]
     sent = command.args[3 : 3 + command.args[2]]
-    assert all(key.startswith(keys.tag + ":") for key in sent)
+    tag = "{" + keys.namespace + "}" if script is ANNOUNCE else keys.tag  # events are of all queues
+    assert all(key.startswith(tag + ":") for key in sent)
     assert [key for key in sent if spec_of(key) is None] == []
 
 
@@ -191,6 +194,8 @@ def test_scripts_touch_only_keys_that_they_declare(own, own_keys, fenced):
     walk_schedules(fenced, keys)
     walk_dead_letters(fenced, keys)
     walk_taps(fenced, keys)
+    for _ in range(2):
+        fenced.run(announce(keys.namespace, [(str(n), b"e") for n in range(200)], 1, 1))
     assert denied(own) == []
     assert fenced.used == {script.name for script in ALL_SCRIPTS}
 
