@@ -38,11 +38,13 @@ from streamwork.errors import (
 )
 from streamwork.handle import Call, Handle
 from streamwork.model.dead import DeadDone, DeadRecord
+from streamwork.model.event import Event, EventGap
 from streamwork.model.history import HistoryGap, HistoryRecord
 from streamwork.model.limits import Debounce, Group, Limit, Rate, Unique
 from streamwork.model.policy import Retry
 from streamwork.model.replay import Compared, Comparison, Ran, ReplayCall, Replayed
 from streamwork.model.state import State
+from streamwork.model.tap import TapGap, TapMessage
 from streamwork.task import Task
 
 __version__ = "0.1.0"
@@ -62,6 +64,8 @@ __all__ = [
     "Debounce",
     "DuplicateTaskName",
     "EnqueueUnknown",
+    "Event",
+    "EventGap",
     "Group",
     "Handle",
     "HistoryGap",
@@ -91,6 +95,8 @@ __all__ = [
     "StoreUnavailable",
     "Streamwork",
     "StreamworkError",
+    "TapGap",
+    "TapMessage",
     "Task",
     "TaskCancelled",
     "TaskFailed",

@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar, Unpack, cast, overload
 from streamwork.config import Config, load
 from streamwork.connection import Connection
 from streamwork.errors import ConfigError, DuplicateTaskName, TaskNotFound
+from streamwork.events import Telling
 from streamwork.handle import Call, Handle, Switch
 from streamwork.inline import InlineSending
 from streamwork.model.lane import DEFAULT_PRIORITY
@@ -26,6 +27,7 @@ from streamwork.routing import Routing
 from streamwork.schedules import Planning
 from streamwork.store.endpoint import Endpoint
 from streamwork.store.keys import checked_name
+from streamwork.tapping import Tapping
 from streamwork.task import AsyncTask, SyncTask, Task, TaskDecorator, WithContext, WithoutContext
 from streamwork.wire.codec import unpacker
 from streamwork.wire.message import NO_OPTIONS
@@ -37,7 +39,7 @@ R = TypeVar("R")
 _unpack_anything = unpacker(Any)
 
 
-class Streamwork(Routing, Pausing, Planning, Replaying):
+class Streamwork(Routing, Pausing, Planning, Replaying, Tapping, Telling):
     """An app.
 
     Args:

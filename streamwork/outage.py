@@ -33,10 +33,14 @@ class Outage:
 
     Args:
         told: Hears of each begin and end; None = they are logged.
+
+    Attributes:
+        listeners: Who hears of them besides.
     """
 
     def __init__(self, told: Told | None = None) -> None:
         self._told = told or OutageLog()
+        self.listeners: list[Told] = []
         self._parts: set[str] = set()
 
     def failed(self, part: str, error: object) -> None:
@@ -44,7 +48,7 @@ class Outage:
         is_first = not self._parts
         self._parts.add(part)
         if is_first:
-            self._told(str(error))
+            self._tell(str(error))
 
     def forget(self, part: str) -> None:
         """Forget a part that asks no more; where it was the last one, nobody knows how it is, and nothing is told."""
@@ -62,4 +66,8 @@ class Outage:
         if part in self._parts:
             self._parts.discard(part)
             if not self._parts:
-                self._told(None)
+                self._tell(None)
+
+    def _tell(self, error: str | None) -> None:
+        for told in (self._told, *self.listeners):
+            told(error)

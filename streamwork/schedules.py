@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from streamwork.broker.plans import Code, ScheduleView, change, run_now, views
+from streamwork.broker.plans import Code, ScheduleView, add, change, run_now, views
 from streamwork.broker.stats import queue_names
 from streamwork.broker.steps import Steps
 from streamwork.errors import ConfigError, ScheduleNotFound
@@ -18,9 +18,7 @@ from streamwork.model.calendar import Calendar, Gap, cron, every
 from streamwork.model.calendar import Overlap as Twice
 from streamwork.model.schedule import VERSION, Missed, Overlap, Schedule, checked_policies, encode_schedule
 from streamwork.model.span import Seconds, milliseconds
-from streamwork.store.commands import plain
-from streamwork.store.keys import QueueKeys, checked_name, queues
-from streamwork.store.planning import plan
+from streamwork.store.keys import QueueKeys, checked_name
 from streamwork.task import Task
 from streamwork.wire.message import NO_OPTIONS
 
@@ -175,9 +173,7 @@ class Schedules:
 
     def _adding(self, schedule: Schedule, replace: bool) -> Steps[str]:
         keys = QueueKeys(self._app.name, schedule.queue)
-        (answer,) = yield [plan(keys, schedule.name, "replace" if replace else "add", encode_schedule(schedule))]
-        yield [plain("SADD", queues(self._app.name), schedule.queue)]
-        return str(answer)
+        return (yield from add(keys, schedule, "replace" if replace else "add"))
 
     def _listing(self) -> Steps[Views]:
         queues = yield from self._queues()

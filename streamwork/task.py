@@ -156,12 +156,12 @@ class Task(Generic[P, R_co]):
         """Return what routes look at in a call with these encoded arguments."""
         return Asked(self.name, self.queue, self.tags, self.priority, self._said, self.signature, packed)
 
-    def limits_of(self, packed: tuple[bytes, bytes | None]) -> Resolved | None:
-        """Return the limits that a call with these encoded arguments asks for; None = none."""
+    def limits_of(self, lane: str, packed: tuple[bytes, bytes | None]) -> Resolved | None:
+        """Return the limits that a call with these encoded arguments asks for on a lane; None = none."""
         if self._flow is NO_FLOW:
             return None
         args, kwargs = self.signature.decode(*packed)
-        return self._flow.resolve(self.name, packed, args, kwargs)
+        return self._flow.resolve(self.name, lane, packed, args, kwargs)
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R_co]:
         """Return these arguments as a `Call`, checked against the annotations.

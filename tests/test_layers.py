@@ -32,6 +32,8 @@ FLOORS: list[list[list[set[str]]]] = [
                 "history",
                 "dead",
                 "replay",
+                "events",
+                "tapping",
                 "connection",
                 "origins",
                 "links",

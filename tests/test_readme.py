@@ -152,7 +152,8 @@ def test_every_command_and_option_that_is_named_exists():
     history = cli.get_command(click.Context(cli), "history")
     dead = cli.get_command(click.Context(cli), "dead")
     groups = [each for group in (tasks, schedules, history, dead) for each in group.commands.values()]
-    commands = cli.get_command(click.Context(cli), "worker"), *groups
+    single = [cli.get_command(click.Context(cli), name) for name in ("worker", "tap", "events")]
+    commands = [*single, *groups]
     known = {option for command in commands for parameter in command.params for option in parameter.opts}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--help"}
     assert named

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from streamwork.broker.checkup import Check
+from streamwork.broker.events import event
 from streamwork.broker.stats import QueueStats, queue_names
 from streamwork.broker.steps import Steps, pairs
 from streamwork.clock import SYSTEM_CLOCK
@@ -71,6 +72,10 @@ def set_mark(
     names = [queue] if queue is not None else (yield from queue_names(namespace, known))
     facts = b"" if reason is None else msgspec.json.encode(_Known(SYSTEM_CLOCK.now_ms(), reason))
     changed = yield [pause(QueueKeys(namespace, name), mark, facts) for name in names]
+    type_ = "queue.resumed" if reason is None else "queue.paused"
+    new = [name for name, is_new in zip(names, changed, strict=True) if is_new]
+    if new:
+        yield [event(namespace, type_, queue=name, detail=reason or "", mark=mark) for name in new]
     return dict(zip(names, changed, strict=True))
 
 

@@ -10,13 +10,15 @@ import msgspec
 
 from streamwork.broker.checkup import Check
 from streamwork.broker.coverage import Unserved
+from streamwork.broker.events import event
 from streamwork.broker.steps import Steps, pairs
 from streamwork.errors import DecodeError
 from streamwork.ids import new_task_id
 from streamwork.model.calendar import Cron
-from streamwork.model.schedule import ON_TIME_MS, Schedule, decode_schedule
+from streamwork.model.schedule import ON_TIME_MS, Schedule, decode_schedule, encode_schedule
 from streamwork.store.commands import plain
 from streamwork.store.keys import QueueKeys
+from streamwork.store.keys import queues as queue_set
 from streamwork.store.planning import Fired, fire, plan, unique_name
 from streamwork.wire.message import FIRST_ATTEMPT, NO_OPTIONS, Options, encode_attempt, encode_message
 
@@ -26,6 +28,8 @@ _unpack = msgspec.msgpack.Decoder().decode
 _options = msgspec.msgpack.Decoder(Options).decode
 # Headers of an occurrence's message.
 SCHEDULE, SCHEDULED_AT = "schedule", "scheduled_at_ms"
+
+_CHANGED = {"pause": "schedule.paused", "resume": "schedule.resumed", "remove": "schedule.removed"}
 
 
 class Stored(NamedTuple):
@@ -174,9 +178,22 @@ def _nobody_fires(queue: str, found: Iterable[ScheduleView]) -> Check:
     return Check("schedules", "warning", what, f"start one: {Unserved(queue, []).remedy}, or streamwork scheduler")
 
 
+def add(keys: QueueKeys, schedule: Schedule, mode: str) -> Steps[str]:
+    """Add or replace a schedule; answers as plan.lua says."""
+    (answer,) = yield [plan(keys, schedule.name, mode, encode_schedule(schedule))]
+    yield [plain("SADD", queue_set(keys.namespace), keys.queue)]
+    if answer == "done":
+        yield [event(keys.namespace, "schedule.added", queue=keys.queue, schedule=schedule.name)]
+    return str(answer)
+
+
 def change(queues: Iterable[QueueKeys], name: str, mode: str) -> Steps[str]:
     """Pause, resume or remove a schedule wherever it is; answers ``done``, ``same`` or ``none``."""
-    answers = yield [plan(keys, name, mode) for keys in queues]
+    changed = list(queues)
+    answers = yield [plan(keys, name, mode) for keys in changed]
+    done = [keys for keys, answer in zip(changed, answers, strict=True) if answer == "done"]
+    if done:
+        yield [event(keys.namespace, _CHANGED[mode], queue=keys.queue, schedule=name) for keys in done]
     return next((str(answer) for answer in answers if answer != "none"), "none")
 
 

@@ -36,6 +36,8 @@ _COMMANDS = {
     "tasks": ("streamwork.cli.tasks", "tasks", "Look at one task message by its id, or cancel it."),
     "history": ("streamwork.cli.history", "history", "What came of each attempt: by time, task, state, arguments."),
     "replay": ("streamwork.cli.replay", "replay", "The past again: sent anew, one run here, or all compared."),
+    "events": ("streamwork.cli.events", "events", "What happens to tasks, workers, schedules, queues."),
+    "tap": ("streamwork.cli.tap", "tap", "Read along what comes into a queue; give it to a program."),
     "dead": ("streamwork.cli.dead", "dead", "What will not run again by itself: look, retry, edit, purge."),
     "pause": ("streamwork.cli.pausing", "pause", "Let nothing of a queue or task begin."),
     "resume": ("streamwork.cli.pausing", "resume", "Let it go on."),

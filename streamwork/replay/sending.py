@@ -78,7 +78,7 @@ class Sending:
 
     def _outgoing(self, one: Chosen) -> Outgoing:
         options, task = one.options, self._app.tasks.get(one.call.task)
-        flow = None if task is None else task.limits_of(one.packed)
+        flow = None if task is None else task.limits_of(one.call.lane, one.packed)
         if flow is not None and flow.begins:
             options = msgspec.structs.replace(options, begins=True)
         task_id = new_task_id()

@@ -71,6 +71,8 @@ KEYS = (
     KeySpec(":journal", "stream", "what came of each message: field `j`", "queue", "trimmed by age"),
     KeySpec(":imported", "stream", "history from files: `j` as in the journal, `d` body", "expires", "PX, as told"),
     KeySpec(":trimmed", "hash", "`journal`, lane → first id kept, when the rest went, why", "queue", ""),
+    KeySpec(":tap:*", "string", "liveness of a tap (rule 30)", "expires", "PX a day"),
+    KeySpec(":taps", "hash", "tap → since ms; `tap lane` → messages up to its place", "queue", "untap"),
     KeySpec(":counts", "hash", "state → how many ended so, ever", "queue", ""),
     KeySpec(":sender:*", "string", "last chunk number and its reply (rule 1)", "expires", "PX 10 min"),
     KeySpec(":settle:*", "string", "a consumer's last chunk of ends and its answer (rule 23)", "expires", "PX 10 min"),
@@ -84,7 +86,11 @@ KEYS = (
     KeySpec(":returned", "set", "lanes that hold entries marked for adoption (rule 15)", "queue", "adopt"),
 )  # fmt: skip
 
-NAMESPACE_KEYS = (KeySpec(":queues", "set", "queues that anything was sent to or read from", "namespace", ""),)
+NAMESPACE_KEYS = (
+    KeySpec(":queues", "set", "queues that anything was sent to or read from", "namespace", ""),
+    KeySpec(":events", "stream", "what happens rarely: `e` record, `t` token", "namespace", "MAXLEN ~ 10000"),
+    KeySpec(":events:trimmed", "hash", "`events` → first id kept, when the rest went, why", "namespace", ""),
+)
 
 
 def checked_name(kind: str, name: str) -> str:
@@ -99,6 +105,16 @@ def checked_name(kind: str, name: str) -> str:
 def queues(namespace: str) -> str:
     """Return the key of the set of queue names."""
     return "{" + namespace + "}:queues"
+
+
+def events(namespace: str) -> str:
+    """Return the stream of the events that are of no queue's journal."""
+    return "{" + namespace + "}:events"
+
+
+def events_trimmed(namespace: str) -> str:
+    """Return the key that says what went of that stream."""
+    return "{" + namespace + "}:events:trimmed"
 
 
 def spec_of(key: str) -> KeySpec | None:
@@ -151,6 +167,7 @@ class QueueKeys:
         "starts",
         "suspects",
         "tag",
+        "taps",
         "trimmed",
         "turns",
         "unique",
@@ -190,7 +207,7 @@ class QueueKeys:
         self.journal = tag + ":journal"
         self.imported = tag + ":imported"
         self.trimmed = tag + ":trimmed"
-        self.counts = tag + ":counts"
+        self.taps, self.counts = tag + ":taps", tag + ":counts"
         self.consumers = tag + ":consumers"
         self.pulse = tag + ":pulse"
         self.grace = tag + ":grace"
@@ -229,6 +246,10 @@ class QueueKeys:
     def reply(self, client_id: str) -> str:
         """Return the reply stream of a client."""
         return f"{self.tag}:reply:{client_id}"
+
+    def tap(self, name: str) -> str:
+        """Return the liveness key of a tap."""
+        return f"{self.tag}:tap:{name}"
 
     def alive(self, consumer: str) -> str:
         """Return the liveness key of a consumer."""

@@ -15,20 +15,20 @@ from streamwork.store.looking import LOOK
 from streamwork.store.pausing import PAUSE, UNHOLD
 from streamwork.store.planning import FIRE, PLAN
 from streamwork.store.scheduling import SCHEDULE
+from streamwork.store.tapping import TAPPING
+from streamwork.store.telling import ANNOUNCE
 
 ENQUEUE = Script("enqueue")
 SETTLE = Script("settle")
 PROMOTE = Script("promote")
 REGISTER, REVIVE, PULSE = Script("register"), Script("revive"), Script("pulse")
 TAKE, RELEASE, ADOPT = Script("take"), Script("release"), Script("adopt")
-DROP_CONSUMER = Script("drop_consumer")
-CANCEL = Script("cancel")
-WATCH = Script("watch")
+DROP_CONSUMER, CANCEL, WATCH = Script("drop_consumer"), Script("cancel"), Script("watch")
 
 ALL_SCRIPTS = (
     ENQUEUE, SETTLE, PROMOTE, REGISTER, REVIVE, PULSE, TAKE, RELEASE, ADOPT, HEAL, RESTORE, DROP_CONSUMER, MAINTAIN,
     CANCEL, WATCH, TRIM, LOOK, SCHEDULE, SUBMIT, BEGIN, SWEEP, PAUSE, UNHOLD, FIRE, PLAN, IMPORT,
-    *BURYING,
+    *BURYING, *TAPPING, ANNOUNCE,
 )  # fmt: skip
 
 # How the mark of a run that is to be ended goes on behind who asked.

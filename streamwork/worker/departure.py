@@ -41,6 +41,7 @@ def drain(replica: Replica) -> Coroutine[Any, Any, None]:
     answer: it spools what has ended.
     """
     replica.is_draining = True
+    replica.tell("worker.draining")
     replica.send_off("drain")
     return _kill_late(replica)
 

@@ -24,6 +24,7 @@ from streamwork.worker.member import Member, QueueFacts
 from streamwork.worker.pace import on_duty
 from streamwork.worker.scheduler import Scheduler
 from streamwork.worker.sweeper import Sweeper
+from streamwork.worker.teller import Teller
 from streamwork.worker.unholder import Unholder
 from streamwork.worker.upkeep import Maintainer, Promoter
 
@@ -52,6 +53,7 @@ class Keeper:
         self.driver = make_driver(min(config.client.deadline_s, config.liveness.ttl_s / 3))
         self.queues = [QueueFacts(QueueKeys(namespace, queue)) for queue in queues]
         self.members: dict[str, Member] = {}
+        self.teller = Teller(self.driver, namespace, me)
         self._make_driver = make_driver
         self._me = me
         self._services: list[Service] = []
@@ -67,8 +69,10 @@ class Keeper:
         """Start the services; raises StoreError when Redis cannot be reached now."""
         await self.driver.connect()
         self._beat = Beat(self.driver, self.config, self.queues, self.members)
-        self._services = [self._beat]
+        self._services = [self._beat, self.teller]
+        self._outage.listeners.append(self.teller.on_outage)
         for queue in self.queues:
+            queue.tell = self.teller.tell
             await self._refresh(queue)
             promoter = self._promoters[queue.keys.queue] = Promoter(self.driver, queue)
             restorer = self._restorers[queue.keys.queue] = Restorer(self.driver, queue)
@@ -105,6 +109,8 @@ class Keeper:
                 facts = {"queue": name, "lane": value}
                 text = "data lost: a lane was deleted with all that waited or ran on it, and is made anew"
                 logger.error(text, extra=facts)
+                if queue.on_duty:  # each supervisor hears of it, and one tells
+                    queue.tell("queue.lane_lost", queue=name, lane=value)
                 self._maintainers[name].nudge()  # what was on it is counted until then
             queue.hear(value)
             self._tell_lanes(queue)
@@ -199,6 +205,7 @@ class Keeper:
         self.members[member.name] = member
         member.beaten(sent_at_ms)
         self._beat.beaten_at_ms = sent_at_ms
+        self.teller.tell("worker.started", worker=member.name, queues=[queue.keys.queue for queue in self.queues])
         for queue in self.queues:
             await self._refresh(queue)
 
@@ -222,6 +229,7 @@ class Keeper:
             Entries marked.
         """
         self.members.pop(member.name, None)
+        self.teller.tell("worker.stopped" if mode == "leave" else "worker.died", worker=member.name, detail=evidence)
         marked = 0
         for queue in self.queues:
             blamed = (started or {}).get(queue.keys.queue, [])
@@ -244,6 +252,9 @@ class Keeper:
 
     async def stop(self) -> None:
         """Stop the services and close the connections."""
+        if self.teller.on_outage in self._outage.listeners:
+            self._outage.listeners.remove(self.teller.on_outage)
+            await self.teller.last()
         for service in self._services:
             service.stop()
         for loop in self._loops:

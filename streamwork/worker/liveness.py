@@ -62,6 +62,7 @@ class Beat(Service):
             try:
                 if member.name in fenced:
                     self._members.pop(member.name, None)
+                    self._queues[0].tell("worker.fenced", worker=member.name)
                     member.fenced()
                 else:
                     member.beaten(sent_at_ms)
@@ -188,6 +189,7 @@ class Reaper(Service):
         if not self._queue.lanes:
             await self._driver.run(plain("HDEL", self._queue.keys.consumers, consumer))
         self._taken[consumer] = SYSTEM_CLOCK.steady_ms()
+        self._queue.tell("worker.vanished", queue=self._queue.keys.queue, worker=consumer, entries=marked)
         logger.warning(
             "dead consumer taken", extra={"queue": self._queue.keys.queue, "consumer": consumer, "entries": marked}
         )

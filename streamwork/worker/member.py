@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from streamwork.store.keys import QueueKeys
 
@@ -50,6 +51,7 @@ class QueueFacts:
         fleet: How many consumers it has.
         on_duty: Whether this supervisor's reaper has the duty.
         signals: How many lanes were heard of by a signal so far.
+        tell: Takes an event: its type, and what is known of it (`teller.Teller.tell`).
     """
 
     def __init__(self, keys: QueueKeys) -> None:
@@ -59,6 +61,7 @@ class QueueFacts:
         self.on_duty = False
         self.paused: set[str] = set()
         self.signals = 0
+        self.tell: Callable[..., None] = _nobody
         self._heard_at: dict[str, int] = {}
 
     def hear(self, lane: str) -> None:
@@ -71,3 +74,7 @@ class QueueFacts:
     def heard_since(self, signals: int) -> list[str]:
         """Return the lanes heard of since there were so many signals: a list that was asked for then may lack them."""
         return [lane for lane, at in self._heard_at.items() if at > signals]
+
+
+def _nobody(_type: str, **_facts: Any) -> None:
+    """Tell nobody."""

@@ -69,6 +69,11 @@ class Replica:
         """Take a name that was never used: an incarnation (rule 11)."""
         self.name = f"{self.supervisor}-{self.number}-{random_id(24)}"
 
+    def tell(self, type_: str, detail: str = "") -> None:
+        """Let an event of this process be told; nobody hears of one that is not registered."""
+        if self.home is not None:
+            self.home.keeper.teller.tell(type_, worker=self.name, detail=detail)
+
     @property
     def age_s(self) -> float:
         """Seconds since the fork."""

@@ -108,9 +108,12 @@ class Scheduler(Service):
                 for (schedule, at_ms, _), answer in zip(chunk, answers, strict=True):
                     self._told(schedule, at_ms, answer)
 
-    @staticmethod
-    def _told(schedule: Schedule, at_ms: int, answer: str) -> None:
+    def _told(self, schedule: Schedule, at_ms: int, answer: str) -> None:
         facts = {"schedule": schedule.name, "queue": schedule.queue, "task": schedule.task, "at_ms": at_ms}
+        if answer in ("running", "fired"):
+            type_ = "schedule.fired" if answer == "fired" else "schedule.passed_over"
+            occurrence = {"schedule": schedule.name, "task": schedule.task, "occurrence_ms": at_ms}
+            self._queue.tell(type_, queue=schedule.queue, **occurrence)
         if answer == "running":
             logger.info("schedule passed over: its last run has not ended", extra=facts)
         elif answer == "fired":

@@ -9,6 +9,7 @@ from streamwork.broker.dead import PURGE, DeadQuery, DeadReading, doing
 from streamwork.broker.info import info, is_nearly_full
 from streamwork.broker.inspect import order
 from streamwork.broker.steps import aask
+from streamwork.broker.tap import taps
 from streamwork.clock import SYSTEM_CLOCK
 from streamwork.config import Config
 from streamwork.errors import DecodeError, StoreRejected
@@ -17,6 +18,7 @@ from streamwork.service import Service
 from streamwork.store import healing, scripts
 from streamwork.store.async_driver import AsyncDriver
 from streamwork.store.commands import plain
+from streamwork.store.tapping import untap
 from streamwork.wire.message import decode_journal
 from streamwork.worker.healing import JOURNAL_MARGIN_MS
 from streamwork.worker.member import QueueFacts
@@ -135,6 +137,7 @@ class Maintainer(Service):
             trimmed.append(await self._driver.run(healing.trim(keys, oldest, step, now_ms, why)))
         counted = await self._trim_by_count(open_ms, now_ms) if self._keep.most else 0
         is_buried = await self._purge_dead(now_ms)
+        await self._untap()
         # Redis trims whole nodes, of which a hundred entries are the most: a step ends a little below what it may.
         if max(trimmed, default=0) >= step - 100 or counted >= self.COUNTED_AT_ONCE or not is_buried:
             return self.MORE_S
@@ -183,6 +186,13 @@ class Maintainer(Service):
             logger.info("dead letters past their retention are purged", extra=facts)
         return reading.is_over
 
+    async def _untap(self) -> None:
+        """Remove the taps that nobody has used for a day."""
+        keys = self._queue.keys
+        for name in taps(await self._driver.run(plain("HKEYS", keys.taps))):
+            if await self._driver.run(untap(keys, name, await self._lanes(), only_dead=True)):
+                logger.info("a tap that nobody uses is removed", extra={"queue": keys.queue, "group": name})
+
     async def _is_nearly_full(self) -> bool:
         try:
             memory = await self._driver.run(info("memory"))
@@ -193,6 +203,7 @@ class Maintainer(Service):
     def _say(self, *, is_hasty: bool) -> None:
         facts = {"queue": self._queue.keys.queue}
         if is_hasty and not self._is_hasty:
+            self._queue.tell("queue.trimmed_early", queue=self._queue.keys.queue, detail="Redis is nearly full")
             logger.warning("Redis is nearly full: history is trimmed early, large results are dropped", extra=facts)
         elif self._is_hasty and not is_hasty:
             logger.info("Redis has room again: history and results are kept as configured", extra=facts)

@@ -74,6 +74,7 @@ class Watchdog:
                 logger.error(
                     "hung process is killed", extra={"consumer": replica.name, "pid": replica.pid, "why": hung}
                 )
+                replica.tell("worker.hung", hung)
                 replica.kill(signal.SIGKILL, f"hung: {hung}")
             elif self._is_large(replica):
                 self._recycle(replica)

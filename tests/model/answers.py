@@ -71,7 +71,7 @@ _READERS = {
 # What the model's parties never call: a look of people, and the reply streams of those who wait.
 # Limits, schedules and pauses are not in the model; tests/redis has walks over limits.
 NOT_CALLED = {"look", "watch", "submit", "begin", "sweep", "fire", "plan", "pause", "unhold", "import"} | {
-    "dead_edit", "dead_purge", "dead_retry",
+    "dead_edit", "dead_purge", "dead_retry", "tap", "tap_read", "untap", "announce",
 }  # fmt: skip
 EXPECTED = {(name, kind) for name, (_, *kinds) in _READERS.items() for kind in kinds}
 

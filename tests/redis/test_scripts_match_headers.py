@@ -24,6 +24,8 @@ from streamwork.store.planning import Fired, fire, plan, unique_name
 from streamwork.store.scheduling import schedule
 from streamwork.store.scripts import ALL_SCRIPTS
 from streamwork.store.sync_driver import SyncDriver
+from streamwork.store.tapping import tap, tap_read, untap
+from streamwork.store.telling import ANNOUNCE, announce
 from tests.helpers import body_of, seed
 from tests.redis.burial import bury, letter_of
 from tests.redis.kit import LANE, deliver, end, outgoing, put, read, take
@@ -91,6 +93,10 @@ def examples(keys):
         "dead_retry": (dead_retry(keys, "id", b"l", b"1:\n1\nb", b"", b"j"), 0, 0),
         "dead_edit": (dead_edit(keys, "id", b"l", b"m", b"j"), 0, 0),
         "dead_purge": (dead_purge(keys, "id", b"l", b"j"), 0, 0),
+        "announce": (announce(keys.namespace, [("t", b"e"), ("u", b"e")], 1), 0, 4),
+        "tap": (tap(keys, "t", dict.fromkeys(lanes, b""), "$", 1), 2, 4),
+        "tap_read": (tap_read(keys, "t", lanes, 1, 1), 2, 2),
+        "untap": (untap(keys, "t", lanes, only_dead=True), 2, 0),
         "look": (look([plain("HGETALL", keys.added), plain("TIME"), plain("XINFO", "GROUPS", keys.lane(LANE))]), 2, 9),
     }
 
@@ -117,7 +123,8 @@ def test_every_named_key_and_argument_is_used(script):
 def test_every_key_sent_is_in_the_table_of_keys_and_in_one_slot(keys, script):
     command, _, _ = examples(keys)[script.name]
     sent = command.args[3 : 3 + command.args[2]]
-    assert all(key.startswith(keys.tag + ":") for key in sent)
+    tag = "{" + keys.namespace + "}" if script is ANNOUNCE else keys.tag  # events are of all queues
+    assert all(key.startswith(tag + ":") for key in sent)
     assert [key for key in sent if spec_of(key) is None] == []
 
 
@@ -186,6 +193,9 @@ def test_scripts_touch_only_keys_that_they_declare(own, own_keys, fenced):
     walk_limits(fenced, keys)
     walk_schedules(fenced, keys)
     walk_dead_letters(fenced, keys)
+    walk_taps(fenced, keys)
+    for _ in range(2):
+        fenced.run(announce(keys.namespace, [(str(n), b"e") for n in range(200)], 1, 1))
     assert denied(own) == []
     assert fenced.used == {script.name for script in ALL_SCRIPTS}
 
@@ -333,6 +343,22 @@ def walk_dead_letters(driver, keys):
     letter = letter_of(driver, keys, other.task_id).letter
     assert driver.run(dead_edit(keys, other.task_id, letter, letter + b"x", b"j")) == ""
     assert driver.run(dead_purge(keys, other.task_id, b"", b"j")) == ""
+
+
+def walk_taps(driver, keys):
+    """Let a tap begin, read, miss something, go on and end."""
+    lanes = [HIGH, LANE]
+    for lane in lanes:
+        put(driver, keys, 2, lane)
+    for since in ("$", "0-1"):
+        driver.run(tap(keys, "t", {HIGH: b"", LANE: b"1-1"}, since, 1))
+        put(driver, keys, 3)
+        driver.run(plain("XTRIM", keys.lane(LANE), "MAXLEN", 1))
+        assert driver.run(tap_read(keys, "t", lanes, 50, 1_000_000)).tapped
+        driver.run(plain("PEXPIRE", keys.tap("t"), 1000))
+        assert driver.run(tap_read(keys, "t", lanes, 50, 1_000_000)).tapped
+        assert driver.run(untap(keys, "t", lanes, only_dead=False))
+    assert not driver.run(untap(keys, "t", lanes, only_dead=True))
 
 
 def walk_schedules(driver, keys):

@@ -21,8 +21,8 @@ def test_who_takes_deliveries_has_its_drain_timeout_ready_or_not(monkeypatch, ha
     monkeypatch.setattr(departure.asyncio, "sleep", note)
     replica = SimpleNamespace(
         config=Config(), has_begun=has_begun, is_ready=False, table=SimpleNamespace(loop_at_ms=0),
-        send_off=told.append, kill=lambda *_args, **_named: told.append("killed"),
+        tell=told.append, send_off=told.append, kill=lambda *_args, **_named: told.append("killed"),
     )  # fmt: skip
     asyncio.run(departure.drain(replica))
     assert waited == [wanted_s]
-    assert told == ["drain", "killed"]
+    assert told == ["worker.draining", "drain", "killed"]

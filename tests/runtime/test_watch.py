@@ -33,12 +33,15 @@ class FakeReplica:
         self.name, self.pid = "replica", os.getpid()
         self.config = load({f"worker.{name}": value for name, value in settings.items()}, environ={}).config
         self.table = SlotTable(1)
-        self.killed = []
+        self.killed, self.told = [], []
         self.is_draining = self.is_leaving = False
         self.taken = 1
         now_ms = SYSTEM_CLOCK.steady_ms()
         self.table.loop_at_ms = self.table.read_at_ms = now_ms
         self.table.free_slots = 1
+
+    def tell(self, type_, detail):
+        self.told.append((type_, detail))
 
     def kill(self, number, evidence):
         self.killed.append((number, evidence))
@@ -83,6 +86,7 @@ def test_a_loop_that_stands_still_is_killed_with_evidence_and_zero_means_never(c
     assert number == signal.SIGKILL
     assert evidence.startswith("hung: its loop has not turned for ")
     assert (patient.killed, starting.killed) == ([], [])
+    assert replica.told[0] == ("worker.hung", evidence.removeprefix("hung: "))
 
 
 def test_a_process_that_reads_no_more_with_free_slots_is_killed_whatever_hung_after_says(clock):

@@ -131,6 +131,9 @@ class Watched:
 class Replica(SimpleNamespace):
     __hash__ = object.__hash__
 
+    def tell(self, _type, _detail):
+        """Tell nobody."""
+
 
 def a_loop_that_stands_still_is_killed(monkeypatch, module=watch):
     watched = Watched(monkeypatch, module, hung_after_s=5, block_s=100)
