@@ -18,7 +18,7 @@ from streamwork.replay.host import Host
 from streamwork.task import Task
 from streamwork.wire.codec import unpacker
 from streamwork.wire.message import NO_OPTIONS, Options, TaskMessage, decode_message
-from streamwork.wire.origin import PARENT, TRACE_PARENT
+from streamwork.wire.origin import repeated
 from streamwork.wire.signature import pack_call
 
 _anything = unpacker(Any)
@@ -102,9 +102,7 @@ def _fits(task: Task[..., Any] | None, message: TaskMessage) -> bool:
 
 
 def _options(record: HistoryRecord, message: TaskMessage) -> Options:
-    """Return the message's own options, but for what belongs to the past: its expiry, its parent and its trace."""
+    """Return the message's own options, but for what belongs to the past: its expiry, its parent; its trace becomes a link."""
     options = message.options or NO_OPTIONS
-    headers = {name: text for name, text in (options.headers or {}).items() if name not in (PARENT, TRACE_PARENT)}
-    return msgspec.structs.replace(
-        options, replay_of=record.id, headers=headers or None, expires_at_ms=None, begins=False
-    )
+    headers = repeated(options.headers)
+    return msgspec.structs.replace(options, replay_of=record.id, headers=headers, expires_at_ms=None, begins=False)

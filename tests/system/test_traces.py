@@ -182,6 +182,20 @@ def test_a_message_that_repeats_one_begins_a_trace_that_links_to_the_other(worke
     assert run.trace_id != "ab" * 16
 
 
+def test_what_is_replayed_begins_a_trace_that_links_to_the_first_run(worker, receiver, app, tracing_app):
+    begun = worker()
+    first = tracing_app.call(traced.leaf.name, 7).enqueue()
+    first.result(timeout=10)
+    told = []
+    app.replay("default", into="default", id=first.id, told=told.append)
+    (again,) = [one.new_id for one in told]
+    wait_until(lambda: again in processing(receiver), "the second run", 10)
+    stop(begun)
+    runs = processing(receiver)
+    assert [link[0] for link in runs[again].links] == [runs[first.id].trace_id]
+    assert runs[again].trace_id != runs[first.id].trace_id
+
+
 def test_the_tracer_provider_of_the_app_is_used_where_it_has_one(worker, receiver, send):
     begun = worker(TEST_OWN_PROVIDER=receiver.url, STREAMWORK_TELEMETRY_OTLP_ENDPOINT="http://127.0.0.1:1")
     handle = send(traced.in_loop, 7)
