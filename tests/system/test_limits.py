@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamwork import ConfigError, TaskFailed
+from streamwork.ids import task_id_at_ms
 from streamwork.wire.message import decode_message
 from tests.apps import limits
 from tests.helpers import wait_until
@@ -27,6 +28,19 @@ def test_a_hard_limit_kills_the_process_and_the_policy_decides(start, send, note
     assert [record.state for record in state.journal] == ["retried", "dead"]
     (letter,) = state.dead.values()
     assert (letter.reason, letter.failure.type_name) == ("failed", "TimeoutError")
+
+
+@pytest.mark.parametrize("timeout", [0.05, 0.2])
+def test_what_has_waited_three_times_its_limit_runs_all_the_same(start, send, notes, driver, timeout):
+    """A11: a limit counts from the start of the body."""
+    handle = (
+        send.declared(limits.soft_in_thread).options(timeout=30, soft_timeout=timeout).enqueue(notes.path, "begins")
+    )
+    sent_at_ms = task_id_at_ms(handle.id)
+    wait_until(lambda: driver.server_ms() > sent_at_ms + 3 * timeout * 1000, "three times the limit")
+    start(APP, processes=1)
+    assert handle.result(timeout=20) == "saved: soft_timeout"
+    assert [run.text for run in notes.runs()] == ["begins", "soft"]
 
 
 @pytest.mark.parametrize(
