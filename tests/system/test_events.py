@@ -15,6 +15,7 @@ from streamwork.broker.events import event
 from streamwork.store.commands import plain
 from streamwork.store.keys import events, queues
 from streamwork.store.telling import announce
+from streamwork.wire.message import JournalRecord, encode_record
 from tests.apps import faults
 from tests.helpers import wait_until
 
@@ -147,6 +148,15 @@ def test_a_cursor_tells_each_event_once_in_pages_of_many_streams(app, driver, na
     driver.run(event(namespace, "queue.resumed", queue="new"))
     (one,) = kept(app, since=since)
     assert one.queue == "new"
+
+
+def test_what_has_more_than_a_page_keeps_its_place_among_the_streams(app, driver, namespace, keys):
+    for number in range(501):
+        driver.run(event(namespace, "queue.paused", queue="default", number=number))
+    record = encode_record(JournalRecord(1, "0" * 32, "t", "succeeded", "1:", b"1-1", 1, "w", 1, 2))
+    driver.run(plain("XADD", keys.journal, "*", "j", record))
+    driver.run(plain("SADD", queues(namespace), "default"))
+    assert types(kept(app)) == ["queue.paused"] * 501 + ["task.succeeded"]
 
 
 def test_what_is_gone_is_a_gap(app, driver, namespace):
