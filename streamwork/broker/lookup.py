@@ -17,7 +17,15 @@ from streamwork.broker.bodies import read_bodies
 from streamwork.broker.inspect import order
 from streamwork.broker.stats import last_delivered
 from streamwork.broker.steps import Steps, at_once, refused
-from streamwork.errors import DecodeError, WireError
+from streamwork.broker.taskview import (
+    TaskView,
+    decoded,
+    read_attempt,
+    read_body,
+    read_dead,
+    read_last_record,
+    read_result,
+)
 from streamwork.ids import task_id_at_ms
 from streamwork.model.flow import group_of
 from streamwork.model.pausing import is_held
@@ -25,75 +33,13 @@ from streamwork.model.state import State
 from streamwork.store.commands import plain
 from streamwork.store.keys import GROUP, RETURNED_CONSUMER, QueueKeys
 from streamwork.store.scripts import TERMINATE
-from streamwork.wire.codec import unpacker
-from streamwork.wire.message import (
-    FIRST_ATTEMPT,
-    Attempt,
-    Failure,
-    JournalRecord,
-    decode_attempt,
-    decode_dead_letter,
-    decode_failure,
-    decode_journal,
-    decode_message,
-    decode_result,
-)
+from streamwork.wire.message import JournalRecord, decode_attempt, decode_journal, decode_message
 
 # A clock may differ by seconds, and a lost answer is asked for again for 60 s before the sender gives up.
 BEFORE_MS, AFTER_MS = 5_000, 65_000
 MOST_ENTRIES, MOST_RECORDS, _PAGE = 50_000, 100_000, 1_000
 # How a dead letter without a readable body is called: entry-<lane>-<entry id>.
 UNDECODABLE = "entry-"
-
-_anything = unpacker(Any)
-
-
-class TaskView(msgspec.Struct):
-    """What is known of one task message; what is not is None or empty.
-
-    Attributes:
-        id, queue, task: Task id, where it was found, task name.
-        state: Where it is in its life; ``unknown`` when its entry was settled and neither result nor journal is kept.
-        args, kwargs: Arguments in their plain form; None = the body is not kept.
-        lane, entry, created_at_ms: Lane name; entry id of the last known delivery; from the id.
-        attempt, round: Run that comes next, goes on or was the last; grows when a dead letter is retried.
-        crashes, run_at_ms: Processes that died while it ran; when it is due.
-        consumer, worker: Who has it, and that consumer's registration.
-        result, failure: What it returned, in its plain form; type, message and traceback of what ended it.
-        reason, died_at_ms: Why it is dead, and since when.
-        cancel_asked, terminate_asked: It is marked as cancelled; a run that goes on is to be ended too.
-        journal: What came of each delivery, oldest first.
-        is_held, parked_behind: It is set aside until its paused task is resumed; the limit that it waits for.
-        group: Its group's own line; "" = none is known.
-        is_whole: False when a bound was reached while looking, so that more may be there.
-    """
-
-    id: str
-    queue: str = ""
-    state: State = State.UNKNOWN
-    task: str = ""
-    args: list[Any] | None = None
-    kwargs: dict[str, Any] = {}
-    lane: str = ""
-    entry: str = ""
-    created_at_ms: int | None = None
-    attempt: int = 1
-    round: int = 1
-    crashes: int = 0
-    run_at_ms: int | None = None
-    consumer: str = ""
-    worker: dict[str, Any] = {}
-    result: Any = None
-    failure: Failure | None = None
-    reason: str = ""
-    died_at_ms: int | None = None
-    cancel_asked: bool = False
-    terminate_asked: bool = False
-    journal: list[JournalRecord] = []
-    is_held: bool = False
-    parked_behind: str = ""
-    group: str = ""
-    is_whole: bool = True
 
 
 def find_task(keys: Sequence[QueueKeys], task_id: str) -> Steps[TaskView | None]:
@@ -123,10 +69,10 @@ def _look_into(keys: QueueKeys, view: TaskView) -> Steps[bool]:
     if due is not None:
         lane, record, body = due.split(b"\n", 2)
         view.lane, view.state = lane.decode(), State.WAITING if view.parked_behind else State.SCHEDULED
-        _read_attempt(view, decode_attempt(record))
-        _read_body(view, body)
+        read_attempt(view, decode_attempt(record))
+        read_body(view, body)
     if dead is not None:
-        _read_dead(view, dead)
+        read_dead(view, dead)
     if moved is not None:
         lane, _, entry = moved.partition(b"\n")
         found = (yield from _read_entry(keys, view, lane.decode(), entry)) or found
@@ -135,9 +81,9 @@ def _look_into(keys: QueueKeys, view: TaskView) -> Steps[bool]:
     found = (yield from _read_journal(keys, view)) or found
     if view.round > 1 and due is None and dead is None:  # it may have been edited before its last round
         for last in (yield from read_bodies(keys, view.journal[-1:])):
-            _read_body(view, last or b"")
+            read_body(view, last or b"")
     if result is not None:
-        _read_result(view, result)
+        read_result(view, result)
     view.state = view.state.marked(view.cancel_asked, view.terminate_asked)
     return found
 
@@ -184,7 +130,7 @@ def _scan_lanes(keys: QueueKeys, view: TaskView) -> Steps[bool]:
 def _holds(fields: list[bytes], task_id: str) -> bool:
     # The look at the bytes is 20 times faster than decoding; another message may hold the id among its arguments.
     bodies = [body for name, body in zip(fields[::2], fields[1::2], strict=True) if name == b"d"]
-    found = (_decoded(decode_message, body) for body in bodies if task_id.encode() in body)
+    found = (decoded(decode_message, body) for body in bodies if task_id.encode() in body)
     return any(message is not None and message.id == task_id for message in found)
 
 
@@ -200,9 +146,9 @@ def _read_entry(keys: QueueKeys, view: TaskView, lane: str, entry: bytes) -> Ste
         return False
     fields = dict(zip(rows[0][1][::2], rows[0][1][1::2], strict=True))
     view.lane, view.entry = lane, entry.decode()
-    _read_body(view, fields.get(b"d", b""))
+    read_body(view, fields.get(b"d", b""))
     if b"a" in fields:
-        _read_attempt(view, decode_attempt(fields[b"a"]))
+        read_attempt(view, decode_attempt(fields[b"a"]))
     if suspicion is not None:
         view.crashes += int(suspicion.split(b",", 1)[0])
     if pending and not refused(pending):
@@ -233,7 +179,7 @@ def _read_journal(keys: QueueKeys, view: TaskView) -> Steps[bool]:
         (rows,) = yield [plain("XRANGE", keys.journal, since, "+", "COUNT", _PAGE)]
         for _, fields in rows:
             if needle in fields[1]:
-                record = _decoded(decode_journal, fields[1])
+                record = decoded(decode_journal, fields[1])
                 if record is not None and record.id == view.id:
                     found.append(record)
         if len(rows) < _PAGE:
@@ -243,58 +189,5 @@ def _read_journal(keys: QueueKeys, view: TaskView) -> Steps[bool]:
         view.is_whole = False
     view.journal = found
     if found:
-        _read_last_record(view, found[-1])
+        read_last_record(view, found[-1])
     return bool(found)
-
-
-def _read_last_record(view: TaskView, last: JournalRecord) -> None:
-    view.task = view.task or last.task
-    view.crashes = max(view.crashes, last.crashes)
-    if view.state == State.UNKNOWN:
-        view.lane, view.entry = view.lane or last.lane, last.entry.decode()
-        view.attempt, view.round, view.consumer = last.attempt, last.round, last.consumer
-        if last.state in State.__members__.values():
-            view.state = State(last.state)
-            view.reason = last.detail
-
-
-def _read_result(view: TaskView, record: bytes) -> None:
-    if (result := _decoded(decode_result, record)) is None:
-        return
-    if result.state in State.__members__.values():
-        view.state = State(result.state)
-    if view.state in (State.SUCCEEDED, State.SKIPPED):
-        view.result = _decoded(_anything, result.payload)
-    else:
-        view.failure = view.failure or _decoded(decode_failure, result.payload)
-
-
-def _read_dead(view: TaskView, data: bytes) -> None:
-    view.state = State.DEAD
-    if (letter := _decoded(decode_dead_letter, data)) is None:
-        return
-    view.task, view.lane, view.reason, view.failure = letter.task, letter.lane, letter.reason, letter.failure
-    view.died_at_ms = letter.died_at_ms
-    if (attempt := _decoded(decode_attempt, letter.attempt.encode())) is not None:
-        _read_attempt(view, attempt)
-    _read_body(view, letter.body)
-
-
-def _read_attempt(view: TaskView, attempt: Attempt = FIRST_ATTEMPT) -> None:
-    view.attempt, view.crashes, view.round = attempt.attempt, attempt.crashes, attempt.round
-
-
-def _read_body(view: TaskView, body: bytes) -> None:
-    if (message := _decoded(decode_message, body)) is None:
-        return
-    view.task = message.task
-    view.args = _decoded(_anything, bytes(message.args))
-    view.kwargs = _decoded(_anything, bytes(message.kwargs)) or {}
-
-
-def _decoded(decode: Any, data: bytes) -> Any:
-    """Decode, or None: what another version or a stranger wrote must not hide the rest."""
-    try:
-        return decode(data)
-    except (DecodeError, WireError):
-        return None

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 import msgspec
 
 from streamwork.broker.coverage import Unserved
-from streamwork.broker.lookup import TaskView, find_task
+from streamwork.broker.lookup import find_task
 from streamwork.broker.pausing import line_count, paused
 from streamwork.broker.stats import Overview, QueueStats, WorkerStats, last_delivered, overview
 from streamwork.broker.steps import Steps, at_once, refused
+from streamwork.broker.taskview import TaskView
 from streamwork.clock import SYSTEM_CLOCK
 from streamwork.model.flow import WINDOW
 from streamwork.model.lane import lane_tags

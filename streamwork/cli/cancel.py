@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from streamwork.broker.lookup import UNDECODABLE, TaskView, find_task
+from streamwork.broker.lookup import UNDECODABLE, find_task
 from streamwork.broker.stats import queue_names
+from streamwork.broker.taskview import TaskView
 from streamwork.broker.whereabouts import cancelling
 from streamwork.cli.options import examples, only_option, place_options
 from streamwork.cli.session import Session

@@ -9,7 +9,8 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from streamwork.broker.lookup import TaskView, find_task
+from streamwork.broker.lookup import find_task
+from streamwork.broker.taskview import TaskView
 from streamwork.cli.bury import edit, purge, retry
 from streamwork.cli.cancel import checked_id
 from streamwork.cli.dead_options import asked_of, dead_options, queues_of

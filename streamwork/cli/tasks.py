@@ -16,8 +16,8 @@ from streamwork.broker.lookup import (
     BEFORE_MS,
     MOST_ENTRIES,
     MOST_RECORDS,
-    TaskView,
 )
+from streamwork.broker.taskview import TaskView
 from streamwork.cli.cancel import cancel, checked_id, find
 from streamwork.cli.options import examples, only_option, place_options
 from streamwork.cli.session import Session
@@ -160,6 +160,8 @@ def _lines(view: TaskView, now_ms: int) -> list[tuple[str, str | None]]:
     held = view.journal[-1].detail if view.journal and view.journal[-1].state == "deferred" else None
     return [
         ("sent", age),
+        ("sent by", f"task message {view.parent}" if view.parent else None),
+        ("repeats", f"task message {view.replay_of}" if view.replay_of else None),
         ("call", _call(view)),
         ("queue", f"{view.queue}, lane {view.lane or '?'}" + (f", entry {view.entry}" if view.entry else "")),
         ("run", _runs(view)),

@@ -14,6 +14,7 @@ from streamwork.ids import new_task_id
 from streamwork.model.state import State
 from streamwork.store.commands import plain
 from streamwork.store.keys import QueueKeys
+from streamwork.wire.message import Options
 from tests.faces.conftest import one_line
 from tests.helpers import body_of, seed, state_of, wait_until
 
@@ -235,3 +236,14 @@ def test_at_80_columns_no_word_is_broken_and_each_run_is_one_line(project, worke
     assert "mail.inter\n" not in text
     assert [line.split()[1:3] for line in journal[1:]] == [["retried", "1"], ["retried", "2"], ["dead", "3"]]
     assert text.count("OSError: the server at") == 1, text  # in the traceback, and not told three times
+
+
+def test_who_sent_it_and_what_it_repeats(project, driver, namespace):
+    parent, first = new_task_id(), new_task_id()
+    one = body_of("tasks.add", 1, options=Options(headers={"parent": parent}, replay_of=first))
+    seed(driver, QueueKeys(namespace, "default"), one)
+    facts = shown(project, one[0])
+    assert (facts["parent"], facts["replay_of"]) == (parent, first)
+    text = project.run("tasks", "show", one[0]).out
+    assert f"sent by   task message {parent}" in text
+    assert f"repeats   task message {first}" in text
