@@ -107,7 +107,7 @@ BLAME: dict[str, Guard] = {
             Change(
                 WORKER + "child.py",
                 "self._worker.drain()\n                await asyncio.sleep(_AFTERLIFE_S)\n",
-                "",
+                "await asyncio.sleep(_AFTERLIFE_S)\n",
             ),
         ),
     ),
