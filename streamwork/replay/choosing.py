@@ -102,7 +102,7 @@ def _fits(task: Task[..., Any] | None, message: TaskMessage) -> bool:
 
 
 def _options(record: HistoryRecord, message: TaskMessage) -> Options:
-    """Return the message's own options, but for what belongs to the past: its expiry, its parent; its trace becomes a link."""
+    """Return the message's own options, but for its expiry and its parent, which are past; its trace becomes a link."""
     options = message.options or NO_OPTIONS
     headers = repeated(options.headers)
     return msgspec.structs.replace(options, replay_of=record.id, headers=headers, expires_at_ms=None, begins=False)
