@@ -152,7 +152,7 @@ def test_every_command_and_option_that_is_named_exists():
     history = cli.get_command(click.Context(cli), "history")
     dead = cli.get_command(click.Context(cli), "dead")
     groups = [each for group in (tasks, schedules, history, dead) for each in group.commands.values()]
-    single = [cli.get_command(click.Context(cli), name) for name in ("worker", "tap", "events")]
+    single = [cli.get_command(click.Context(cli), name) for name in ("worker", "tap", "events", "replay")]
     commands = [*single, *groups]
     known = {option for command in commands for parameter in command.params for option in parameter.opts}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--help"}
