@@ -45,6 +45,7 @@ local k = {
   kept = KEYS[6], due = KEYS[7], due_body = KEYS[8], moved = KEYS[9], suspects = KEYS[10], settled = KEYS[11],
   control = KEYS[5],
 }
+-- No more than were in hand at once: a copy is made of what is pending (rule 31), and goes with its end.
 local places = pcall('HKEYS', KEYS[6])
 for i = 1, #places do
   local entry = string.sub(places[i], 1, #ARGV[1] + 1) == ARGV[1] .. '/' and string.sub(places[i], #ARGV[1] + 2)
