@@ -84,6 +84,18 @@ def test_what_waits_for_a_limit_counts_and_what_has_limits_is_refused_too(driver
         driver.run(sender.command(keys, [outgoing()], 1))
 
 
+@pytest.mark.parametrize(("policy", "sign"), [("c", "="), ("r", "!")], ids=["joined", "refused"])
+def test_what_another_one_of_its_kind_takes_the_place_of_needs_no_room(driver, keys, policy, sign):
+    of_a_kind = lambda key: outgoing()._replace(limits=msgspec.msgpack.encode([("u", f"u:{key}", policy, 0, 0)]))
+    sender, first = Sender(64, {"default": 1}), of_a_kind("a")
+    assert driver.run(sender.command(keys, [first], 1)) != [""]
+    sender.sent(keys)
+    assert driver.run(sender.command(keys, [of_a_kind("a")], 1)) == [sign + first.task_id]
+    sender.sent(keys)
+    with pytest.raises(QueueFull):
+        driver.run(sender.command(keys, [of_a_kind("a"), of_a_kind("b")], 1))
+
+
 def test_a_queue_without_a_limit_is_not_counted(own, own_keys):
     for limits in (None, {}, {"default": 0, "*": 1}, {"other": 1}):
         own.run(Sender(64, limits).command(own_keys, some(2), 1))

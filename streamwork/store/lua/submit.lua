@@ -21,12 +21,8 @@ if mark then
   if before == number then return string.sub(mark, cut + 1) end
   if number ~= before + 1 then return redis.error_reply('ENQUEUE-GAP chunk ' .. number .. ' after ' .. before) end
 end
-local last = #ARGV
-if #KEYS > 19 + 2 * lanes then
-  last = last - 1
-  local refusal = beyond(KEYS[3], (last - 5 - lanes) / 6)
-  if refusal then return refusal end
-end
+local is_bounded = #KEYS > 19 + 2 * lanes
+local last = is_bounded and #ARGV - 1 or #ARGV
 local k = {
   added = KEYS[3], control = KEYS[4], due = KEYS[6], due_body = KEYS[7], moved = KEYS[8], flow = KEYS[9],
   permits = KEYS[10], parked = KEYS[11], parked_body = KEYS[12], turns = KEYS[13], rates = KEYS[14], starts = KEYS[15],
@@ -66,16 +62,6 @@ for a = 6 + lanes, last, 6 do
   end
 end
 
--- What a window forgets is no write that a full Redis refuses, and all behind it would be let through.
-flow.reserve(k, (last - 5 - lanes) / 6)
-flow.foresee(k, records)
-for j = 1, #missing do
-  local i = missing[j]
-  local group = redis.pcall('XGROUP', 'CREATE', KEYS[18 + 2 * i], 'workers', '0', 'MKSTREAM')
-  if type(group) == 'table' and group.err and not string.find(group.err, 'BUSYGROUP', 1, true) then return group end
-  call('HSET', KEYS[2], ARGV[5 + i], ARGV[4])
-end
-
 -- Who has the name of a unique message: nobody, or an id that has not ended, or whose time is not over.
 local function owner_of(name)
   local id, till = string.match(flow.owner(k, name) or '', '^(%x+) (%d+)$')
@@ -90,6 +76,27 @@ local function claim(id, limit)
   if owner and policy == 'r' then return '!' .. owner end
   if owner and policy == 'c' then return '=' .. owner end
   return nil, owner and (policy == 'p' or call('ZSCORE', k.due, owner)) and owner
+end
+if is_bounded then
+  -- What joins another message, or is refused beside it, takes no room.
+  local coming = 0
+  for a, limits in pairs(asked) do
+    local answer
+    for i = 1, #limits do answer = answer or (limits[i][1] == 'u' and claim(ARGV[a + 1], limits[i])) end
+    if not answer then coming = coming + 1 end
+  end
+  local refusal = coming > 0 and beyond(KEYS[3], coming)
+  if refusal then return refusal end
+end
+
+-- What a window forgets is no write that a full Redis refuses, and all behind it would be let through.
+flow.reserve(k, (last - 5 - lanes) / 6)
+flow.foresee(k, records)
+for j = 1, #missing do
+  local i = missing[j]
+  local group = redis.pcall('XGROUP', 'CREATE', KEYS[18 + 2 * i], 'workers', '0', 'MKSTREAM')
+  if type(group) == 'table' and group.err and not string.find(group.err, 'BUSYGROUP', 1, true) then return group end
+  call('HSET', KEYS[2], ARGV[5 + i], ARGV[4])
 end
 
 local answers, counts, first = {}, {}, nil
