@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import threading
-import time
 import warnings
 
 import pytest
@@ -221,16 +220,15 @@ def test_a_stopped_server_fails_everyone_at_the_deadline(server):
     async def body(driver):
         await driver.connect()
         os.kill(server.pid, signal.SIGSTOP)
-        begun = time.monotonic()
         try:
-            answers = await asyncio.gather(*(echo(driver, str(n)) for n in range(20)), return_exceptions=True)
+            async with asyncio.timeout(15):  # a deadline each, one after the other, would be 20 s
+                answers = await asyncio.gather(*(echo(driver, str(n)) for n in range(20)), return_exceptions=True)
         finally:
             os.kill(server.pid, signal.SIGCONT)
-        assert time.monotonic() - begun < 2
         assert {type(answer) for answer in answers} == {StoreUnavailable}
         assert await echo(driver, "next") == "next"
 
-    on_loop(server.url, body, deadline_s=0.3)
+    on_loop(server.url, body, deadline_s=1.0)
 
 
 def test_an_idle_connection_outlives_the_deadline(redis_url):
@@ -247,11 +245,14 @@ def test_an_idle_connection_outlives_the_deadline(redis_url):
 def test_the_oldest_in_flight_counts_for_the_deadline(server):
     async def body(driver):
         await driver.connect()
-        slow = asyncio.ensure_future(driver.run(plain("BLPOP", "nothing", 5)))
-        begun = time.monotonic()
+        slow = asyncio.ensure_future(driver.run(plain("BLPOP", "nothing", 20)))
+        others = []
+        while not slow.done():  # if each new one began the deadline anew, the server would answer in the end
+            others.append(asyncio.ensure_future(echo(driver, "other")))
+            await asyncio.sleep(0.02)
         with pytest.raises(StoreUnavailable):
             await slow
-        assert time.monotonic() - begun < 2
+        await asyncio.gather(*others, return_exceptions=True)
 
     on_loop(server.url, body, deadline_s=0.2)
 

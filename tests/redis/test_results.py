@@ -114,15 +114,20 @@ def is_waited_for(waiting, count=1):
     wait_until(lambda: sum(len(w) for _, w in waiting.results._waiters.values()) >= count, f"{count} waiters")
 
 
-def test_who_waits_before_the_end_hears_of_it_at_once(waiting):
+@pytest.fixture
+def long_reads(monkeypatch):
+    """Reads of a minute, and no second look: what is seen before that was told or interrupted."""
+    monkeypatch.setattr(results_room, "LOOK_AGAIN_S", 600.0)
+    monkeypatch.setattr(results_room, "BLOCK_MS", 60_000)
+
+
+def test_who_waits_before_the_end_hears_of_it_at_once(long_reads, waiting):
     handle = waiting.echo.enqueue(7)
     answer = later(handle.result, 10)
     is_waited_for(waiting)
     waiting.listener()
-    begun = time.monotonic()
     assert waiting.finish() == 1
     assert answer() == 7
-    assert time.monotonic() - begun < 1  # far below the look that comes every few seconds
 
 
 def test_who_comes_after_the_end_finds_it(waiting):
@@ -390,13 +395,12 @@ def test_a_waiter_that_raises_does_not_silence_the_others(waiting):
     assert {decode_result(heard.get(timeout=10)).payload for _ in range(2)} == {b"\x01", b"\x02"}
 
 
-def test_closing_lets_who_waits_go_and_waiting_works_again_after_it(waiting):
+def test_closing_lets_who_waits_go_and_waiting_works_again_after_it(long_reads, waiting):
     handles = [waiting.echo.enqueue(n) for n in range(3)]
     answers = [later(handle.result) for handle in handles[:2]]  # without any timeout
     is_waited_for(waiting, 2)
-    begun = time.monotonic()
-    waiting.results.close()
-    assert time.monotonic() - begun < 1.5
+    waiting.listener()
+    later(waiting.results.close)(20)
     for answer in answers:
         with pytest.raises(StoreUnavailable, match=r"closed while task message .* it goes on"):
             answer(5)
@@ -419,16 +423,15 @@ def test_closing_lets_coroutines_that_wait_go_too(waiting):
     asyncio.run(main())
 
 
-def test_closing_while_redis_is_away_is_quick_and_final(waiting):
+def test_closing_while_redis_is_away_is_quick_and_final(long_reads, waiting, monkeypatch):
+    monkeypatch.setattr(results_room, "backoff_s", lambda failures: 600.0)
     handle = waiting.echo.enqueue(1)
     answer = later(handle.result)
     is_waited_for(waiting)
     waiting.listener()
     waiting.server.stop()
     wait_until(lambda: waiting.results._listening.connection_id == 0, "the loss to be noticed")
-    begun = time.monotonic()
-    waiting.results.close()
-    assert time.monotonic() - begun < 3
+    later(waiting.results.close)(20)
     with pytest.raises(StoreUnavailable, match=r"closed while task message .* it goes on"):
         answer(5)
     wait_until(lambda: not listeners(), "the listener to end")
