@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
@@ -108,17 +108,22 @@ class Flow(NamedTuple):
 
         limits: list[tuple[Any, ...]] = []
         if self.order is not None and (key := found("key", self.order)) is not None:
-            limits.append(("k", _name("k", task, "key", key)))
-        for limit in self.limits:
+            limits.append(("k", _name("k", _escaped(task), "key", key)))
+        for limit, owner in zip(self.limits, _owners(task, self.limits), strict=True):
             if limit.key is None or (key := found("concurrency", limit.key)) is not None:
-                name = _name("c", limit.name or task, "concurrency", None if limit.key is None else key)
+                name = _name("c", owner, "concurrency", None if limit.key is None else key)
                 limits.append(("c", name, limit.most))
         if self.group is not None and (group := found("group", self.group)) is not None:
             group = group if isinstance(group, Group) else Group(str(group))
             limits.append(("g", group_line(group.name), float(group.weight), group.most))
             limits.append(("v", window_of(lane)))
         keyed = [(rate, found("rate", rate.key)) for rate in self.rates]
-        limits += [_rate(rate, task, key) for rate, key in keyed if rate.key is None or key is not None]
+        owners = _owners(task, self.rates)
+        limits += [
+            _rate(rate, owner, key)
+            for (rate, key), owner in zip(keyed, owners, strict=True)
+            if rate.key is None or key is not None
+        ]
         delay_ms = self._once(limits, task, packed, found)
         if not limits:
             return None
@@ -133,13 +138,13 @@ class Flow(NamedTuple):
         if self.unique is not None:
             key = everything() if self.unique.key is None else found("unique", self.unique.key)
             if key is not None:
-                limits.append(self.unique.limit(_name("u", task, "unique", key)))
+                limits.append(self.unique.limit(_name("u", _escaped(task), "unique", key)))
         if self.debounce is None:
             return 0
         key = None if self.debounce.key is None else found("debounce", self.debounce.key)
         if key is None and self.debounce.key is not None:
             return 0
-        limits.append(("u", _name("d", task, "debounce", key), "d", 0, 1))
+        limits.append(("u", _name("d", _escaped(task), "debounce", key), "d", 0, 1))
         return milliseconds(self.debounce.quiet, "debounce")
 
 
@@ -182,19 +187,33 @@ NO_FLOW = Flow()
 FLOW_OPTIONS = frozenset({"rate", "concurrency", "key", "group", "unique", "debounce"})
 
 
-def _rate(rate: Rate, task: str, key: object) -> tuple[Any, ...]:
+def _rate(rate: Rate, owner: str, key: object) -> tuple[Any, ...]:
     if rate.window:
-        return ("w", _name("w", rate.name or task, "rate", key), rate.count, rate.period_us)
+        return ("w", _name("w", owner, "rate", key), rate.count, rate.period_us)
     burst = rate.count if rate.burst is None else rate.burst
-    return ("t", _name("t", rate.name or task, "rate", key), rate.period_us / rate.count, burst)
+    return ("t", _name("t", owner, "rate", key), rate.period_us / rate.count, burst)
+
+
+def _owners(task: str, limits: Sequence[Limit | Rate]) -> list[str]:
+    """Return whose each limit is: its name's, or the task's, with a number from the second one of a task on."""
+    owners, unnamed = [], 0
+    for limit in limits:
+        # The percent sign of a name is written otherwise.
+        owner = _escaped(limit.name or task) + (f"%n{unnamed}" if limit.name is None and unnamed else "")
+        unnamed += limit.name is None
+        owners.append(owner)
+    return owners
+
+
+def _escaped(owner: str) -> str:
+    # A colon of the owner's is written otherwise, or the key "b:c" of "a" were the key "c" of "a:b".
+    return owner.replace("%", "%25").replace(":", "%3a")
 
 
 def _name(kind: str, owner: str, option: str, key: object) -> str:
     """Return the name of a limit in Redis: printable, and short however long the key is."""
     if key is not None and not isinstance(key, (str, int, float, bytes)) and type(key).__str__ is object.__str__:
         raise ConfigError(f"{option}: {key!r} has no text of its own to be a key by; return a text or a number")
-    # A colon of the owner's is written otherwise, or the key "b:c" of "a" were the key "c" of "a:b".
-    owner = owner.replace("%", "%25").replace(":", "%3a")
     text = f"{kind}:{owner}" if key is None else f"{kind}:{owner}:{key}" if owner else f"{kind}:{key}"
     if len(text) <= _LONGEST and text.isprintable() and not _DIGESTED.search(text):
         return text
@@ -212,6 +231,9 @@ def _several(option: str, value: object, kind: type[L]) -> tuple[L, ...]:
     if not all(isinstance(one, kind) for one in found):
         example = "Rate('100/m')" if kind is Rate else "Limit(5)"
         raise ConfigError(f"{option}={value!r}: give a {kind.__name__}, such as {example}, a list of them, or None")
+    named = [(one.name, one.key) for one in found if one.name is not None]  # type: ignore[attr-defined] # both have one
+    if twice := next((each for each in named if named.count(each) > 1), None):
+        raise ConfigError(f"{option}: two of them are called {twice[0]!r}, and would be one; name each otherwise")
     return found
 
 

@@ -6,6 +6,8 @@ from streamwork.store.keys import spec_of
 
 # More than two steps of a clock: what a retry computed with one clock may be due that late by another.
 _ROUNDS = 200
+# A message that kills its process takes three of them, and a fourth to be set aside; the tenth would be another rule's.
+_MORE_PROCESSES = 4
 _must_expire = {}
 
 
@@ -21,13 +23,14 @@ def come_to_an_end(world, actions):
             driver.sent.clear()
             driver.is_blocked = False
     world.skew_ms = 0
+    most = max(8, len(world.processes) + _MORE_PROCESSES)
     for number in range(_ROUNDS):
         _calm(world, actions)
         if world.broken:
             return
         if _is_over(world):
             break
-        _turn(world, actions, number)
+        _turn(world, actions, number, most)
     else:
         world.broken = f"P2: without an end: {world.server.call('unfinished')}"
     world.broken = world.broken or world.server.call("unowned", _has_ttl)
@@ -67,13 +70,13 @@ def _calm(world, actions):
     world.broken = "P2: it never comes to rest"
 
 
-def _turn(world, actions, number):
+def _turn(world, actions, number, most):
     if not any(not host.is_dead for host in world.hosts):
         world.new_host()
     for host in world.hosts:
         if not host.is_dead and (world.files or not any(process.serves_all for process in host.processes)):
-            # As many as it takes: a message that kills its process takes three of them, and a fourth to be set aside.
-            host.fork(world.shape.all_tags)
+            if len(world.processes) < most:
+                host.fork(world.shape.all_tags)
     world.advance(1_250)
     for host in world.hosts:
         if host.is_dead:

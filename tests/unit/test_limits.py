@@ -227,6 +227,22 @@ def named(name, key):
     return resolved({"concurrency": Limit(1, key=key, name=name)})[0][1]
 
 
+def test_several_limits_of_a_task_are_each_their_own():
+    both = {"rate": [Rate("10/s"), Rate("100/m"), Rate("5/s", window=True)], "concurrency": [Limit(1), Limit(5)]}
+    names = [limit[1] for limit in resolved(both)]
+    assert names == ["c:shop.mail", "c:shop.mail%n1", "t:shop.mail", "t:shop.mail%n1", "w:shop.mail%n2"]
+    keyed = {"concurrency": [Limit(1, key="a"), Limit(5, key="a"), Limit(2, name="b"), Limit(3)]}
+    names = [limit[1] for limit in resolved(keyed)]
+    assert names == ["c:shop.mail:a", "c:shop.mail%n1:a", "c:b", "c:shop.mail%n2"]
+
+
+@pytest.mark.parametrize("option", [{"rate": [Rate("1/s", name="x")] * 2}, {"concurrency": [Limit(1, name="x")] * 2}])
+def test_two_of_one_name_are_refused(option):
+    with pytest.raises(ConfigError, match="two of them are called 'x'"):
+        NO_FLOW.changed(option)
+    NO_FLOW.changed({"concurrency": [Limit(1, name="x"), Limit(2, name="x", key="a")]})
+
+
 def test_two_limits_never_have_one_name():
     texts = ["".join(letters) for size in range(4) for letters in itertools.product(":%3a", repeat=size)]
     pairs = [(name, key) for name in texts[1:] for key in [None, *texts]]
