@@ -231,7 +231,7 @@ def _several(option: str, value: object, kind: type[L]) -> tuple[L, ...]:
     if not all(isinstance(one, kind) for one in found):
         example = "Rate('100/m')" if kind is Rate else "Limit(5)"
         raise ConfigError(f"{option}={value!r}: give a {kind.__name__}, such as {example}, a list of them, or None")
-    named = [(one.name, one.key) for one in found if one.name is not None]  # type: ignore[attr-defined] # both have one
+    named = [(one.name, one.key) for one in found if one.name is not None]
     if twice := next((each for each in named if named.count(each) > 1), None):
         raise ConfigError(f"{option}: two of them are called {twice[0]!r}, and would be one; name each otherwise")
     return found

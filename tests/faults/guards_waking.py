@@ -35,12 +35,12 @@ _WAKING: dict[str, Guard] = {
     "flow_woken_further": guard(
         28,
         "where many are to be looked at, the promoter goes on",
-        (LINES, "redis.call('ZADD', k.wake, 'LT', string.format('%.0f', now), line)", ""),
+        (LINES, "redis.call('ZADD', k.wake, 'LT', string.format('%.0f', at), line)", ""),
     ),
     "flow_woken_again": guard(
         28,
         "a line of a rate is looked at again for its next token",
-        (LINES, "then flow.look_again(limit) end\n      return true", "then return true end\n      return true"),
+        (LINES, "then flow.look_again(limit) end\n      return nil", "then return nil end\n      return nil"),
     ),
     "flow_weights": guard(
         28,
@@ -50,15 +50,15 @@ _WAKING: dict[str, Guard] = {
     "flow_turns": guard(
         28,
         "after its turn a group is behind the others",
-        (LINES, "last[2] + math.max(1, math.floor(TURN / weight))", "last[2]"),
+        (LINES, "math.min(last[2], head + (last[1] - 1) * step) + step", "last[2]"),
     ),
     "flow_no_saved_turns": guard(
         28,
         "a group that was away has saved up no turns",
         (
             LINES,
-            "and math.max(head, last[2] + math.max(1, math.floor(TURN / weight))) or head",
-            "and last[2] + math.max(1, math.floor(TURN / weight)) or 0",
+            "and math.min(LAST, math.max(head, math.min(last[2], head + (last[1] - 1) * step) + step)) or head",
+            "and last[2] + step or 0",
         ),
     ),
     "flow_turns_forgotten": guard(

@@ -74,9 +74,9 @@ def _turn(world, actions, number, most):
     if not any(not host.is_dead for host in world.hosts):
         world.new_host()
     for host in world.hosts:
-        if not host.is_dead and (world.files or not any(process.serves_all for process in host.processes)):
-            if len(world.processes) < most:
-                host.fork(world.shape.all_tags)
+        needs_one = world.files or not any(process.serves_all for process in host.processes)
+        if needs_one and not host.is_dead and len(world.processes) < most:
+            host.fork(world.shape.all_tags)
     world.advance(1_250)
     for host in world.hosts:
         if host.is_dead:

@@ -8,6 +8,7 @@ from streamwork.model.flow import group_line
 from streamwork.model.pausing import mark_of
 from streamwork.store.commands import plain
 from streamwork.store.pausing import pause
+from tests.helpers import wait_until
 from tests.redis.flowkit import Flow, c, g, k, t, w
 from tests.redis.kit import full, signals
 
@@ -121,6 +122,38 @@ def test_groups_take_turns_for_a_limit_that_they_share(flow, shared):
     assert order[:9].count("b") == 4, order
     assert order[:8].count("n") == 2, order
     assert flow.rest() == {}
+
+
+def test_what_was_cancelled_has_taken_no_turn_of_its_group(flow):
+    flow.send(g("g:a"))
+    gone, _ = flow.send(g("g:a"), count=50)
+    flow.send(g("g:b"), count=60)
+    for task_id in gone[:-1]:
+        assert flow.cancel(task_id) == "cancelled"
+    late, _ = flow.send(g("g:a"))
+    assert flow.line("*").index(late[0]) <= 4
+
+
+def test_one_place_does_not_move_a_whole_line_to_another_one_and_back(flow):
+    flow.run("HSET", flow.keys.flow_state, "*", 2)
+    flow.send(c(), g("g:a"))
+    flow.send(c(), g("g:a"), count=200)
+    flow.send(g("g:b"), count=3)
+    first, _ = flow.read()
+    before_ms = flow.driver.server_ms()
+    flow.end(first)
+    assert (left := len(flow.line("c:x"))) >= 190
+    # The next look comes after a pause, so that many who lack another limit cost Redis a share of its time at most.
+    assert float(flow.run("ZSCORE", flow.keys.wake, "c:x")) >= before_ms * 1000 + 20_000
+    wait_until(lambda: flow.promote() and len(flow.line("c:x")) <= left - 50, "the next fifty")
+
+
+def test_a_turn_has_an_end(flow):
+    flow.send(g("g:a"), count=2)
+    (field,) = flow.run("HKEYS", flow.keys.turns)
+    flow.run("HSET", flow.keys.turns, field, "1 999999999999999")
+    ids, _ = flow.send(g("g:a"))
+    assert flow.line("*")[-1:] == ids
 
 
 def test_each_level_of_a_group_has_its_turns_so_that_none_waits_for_ever(flow):

@@ -15,7 +15,10 @@ local joined, bodies, left, left_bodies, moves, adds, touched = {}, {}, {}, {}, 
 -- The first ones of a line, read ahead; {last arrival given, last that is ours}; by line, level and group how many wait and
 -- the turn of the last one; the first turn of a line.
 local fronts, arrivals, turns, heads = {}, {0, 0}, {}, {}
-local AHEAD, TURN, NO_LIMITS = 50, 1000, cmsgpack.pack({})
+local AHEAD, TURN, LAST, NO_LIMITS = 50, 1000, 999999999999999, cmsgpack.pack({})
+-- After so many that go from one line to another a look pauses so long, us: a limit that has room while all lack another one
+-- would have its line moved at once, and moved back.
+local PAUSE = 20000
 
 -- Read and note how many of a group wait in a line, and the turn of the last.
 local function turn_of(k, name, class, group)
@@ -79,6 +82,7 @@ end
 local function head_of(k, name, level)
   local line = name .. NUL .. level
   if not heads[line] then
+    flow.settle_line(k, name)
     local first = redis.call('ZRANGEBYLEX', k.parked, '[' .. line, '(' .. line .. ':', 'LIMIT', 0, 1)[1]
     heads[line] = first and tonumber(string.sub(first, #line + 1, #line + 15)) or 0
   end
@@ -94,7 +98,9 @@ local function order_of(k, limit, limits, place)
     local group, weight = group_of(limits)
     local last = turn_of(k, name, class, group)
     local head = head_of(k, name, level)
-    turn = last[1] > 0 and math.max(head, last[2] + math.max(1, math.floor(TURN / weight))) or head
+    local step = math.max(1, math.floor(TURN / weight))
+    -- Those of its group that were cancelled have taken no turn.
+    turn = last[1] > 0 and math.min(LAST, math.max(head, math.min(last[2], head + (last[1] - 1) * step) + step)) or head
     last[1], last[2], last.has_changed = last[1] + 1, turn, true
   end
   return level .. string.format('%015.0f%015.0f', turn, place.arrival or next_arrival(k)) .. class
@@ -184,6 +190,7 @@ end
 local function step_out(k, name, first, keeps_body)
   local front = fronts[name]
   front.at = front.at + 1
+  if first.place then heads[name .. NUL .. string.sub(first.place.order, 1, 1)] = nil end
   left[#left + 1] = first.member
   if not keeps_body then left_bodies[#left_bodies + 1] = first.id end
   touched[name] = true
@@ -218,28 +225,32 @@ local function own_limit(first, name)
   for i = 1, first.record and #first.record[1] or 0 do if first.record[1][i][2] == name then return first.record[1][i] end end
 end
 
--- Both answer whether there is nothing more to do here now; `most` is how many they look at.
+-- Answers when there is more to do here, nil = it was done; `most` is how many it looks at.
 local function wake_line(k, name, now, most, ahead)
+  local has_moved = false
   for _ = 1, most do
     local first = first_of(k, name, ahead)
-    if not first then return true end
+    if not first then return nil end
     local said = try(k, name, first, now)
+    has_moved = has_moved or said == 'elsewhere'
     local limit = type(said) == 'table' and said or (said == 'in' and own_limit(first, name))
     -- That the next one has room, or when it has, depends on numbers of its own: nearly always those of this one.
     if limit and (said ~= 'in' or not flow.room(k, limit, now)) then
       if limit[1] == 't' or limit[1] == 'w' then flow.look_again(limit) end
-      return true
+      return nil
     end
   end
+  return has_moved and now + PAUSE or now
 end
 
 -- Let those in who have room now, first come first; the rest goes on at the promoter's next look.
 -- So many places have become free, nil = not known; ten are looked at in any case, since not each has room elsewhere.
 function flow.wake(k, line, now, places_free)
   local most, ahead = math.max(10, places_free or 50), math.min(AHEAD, places_free or 10)
-  if wake_line(k, line, now, most, ahead) then return end
-  redis.call('ZADD', k.wake, 'LT', string.format('%.0f', now), line)
-  redis.pcall('XADD', k.control, 'MAXLEN', '~', 1000, '*', 'e', 'due', 'v', '0')
+  local at = wake_line(k, line, now, most, ahead)
+  if not at then return end
+  redis.call('ZADD', k.wake, 'LT', string.format('%.0f', at), line)
+  redis.pcall('XADD', k.control, 'MAXLEN', '~', 1000, '*', 'e', 'due', 'v', string.format('%.0f', at / 1000))
 end
 
 -- Give back what messages have, and let the next ones in. On its way to due a message keeps its turn in a strict order, and
