@@ -28,6 +28,8 @@ _LEAST_PLACES = 10
 # Until the first one is on duty, groups have the few places of a queue without workers: that ends soon after a start.
 _EAGER_LOOKS = 30
 _SOON_S = 0.2
+# One command, so that a queue without limits costs next to nothing, and the first groups soon have their places.
+_UNTIL_NEEDED_S = 2.0
 # With more messages than these their numbers are not compared: it takes one look, or something happens in between.
 _MOST_COMPARED = 2_000
 
@@ -36,7 +38,7 @@ class Sweeper(Service):
     """The limits of one queue; only on duty."""
 
     name = "sweeper"
-    interval_s = 20.0
+    interval_s = 5.0
 
     def __init__(self, driver: AsyncDriver, queue: QueueFacts) -> None:
         super().__init__()
@@ -53,10 +55,10 @@ class Sweeper(Service):
             self._waited += 1
             return 0.1 if self._waited < _EAGER_LOOKS else 1.0
         keys = self._queue.keys
+        if not await self._driver.run(plain("EXISTS", keys.flow_state)):
+            return _UNTIL_NEEDED_S
         looks = [plain("HGETALL", keys.flow_state), plain("HVALS", keys.consumers), plain("HKEYS", keys.lanes)]
         state, registrations, lanes = await self._driver.run_all(looks)
-        if not state:
-            return None
         await self._set_windows(pairs(state), registrations, [lane.decode(errors="replace") for lane in lanes])
         freed = lost = await self._sweep_flow()
         for what, key in (("unique", keys.unique), ("rates", keys.rates)):
@@ -78,10 +80,9 @@ class Sweeper(Service):
     ) -> None:
         keys, workers = self._queue.keys, [_offer(each) for each in registrations]
         windows = {window_of(lane): lane_tags(lane) for lane in lanes if is_lane(lane)}
-        sizes = {
-            window: max(_LEAST_PLACES, _PLACES_PER_SLOT * sum(slots for slots, tags in workers if needed <= tags))
-            for window, needed in windows.items()
-        }
+        slots = {window: sum(slots for slots, tags in workers if needed <= tags) for window, needed in windows.items()}
+        # What nobody could run is to wait without a permit of any limit that others have, too.
+        sizes = {window: max(_LEAST_PLACES, _PLACES_PER_SLOT * n) if n else 0 for window, n in slots.items()}
         grown = [window for window, size in sizes.items() if size > int(state.get(window.encode(), 0))]
         for window, size in sizes.items():
             await self._driver.run(plain("HSET", keys.flow_state, window, size))

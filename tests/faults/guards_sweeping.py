@@ -137,4 +137,9 @@ SWEEPING: dict[str, Guard] = {
         "and slots that cannot take a message are no places for it",
         (SWEEPER, "for slots, tags in workers if needed <= tags)", "for slots, _ in workers)"),
     ),
+    "window_for_nobody": guard(
+        28,
+        "and none where nobody could run it",
+        (SWEEPER, "max(_LEAST_PLACES, _PLACES_PER_SLOT * n) if n else 0", "max(_LEAST_PLACES, _PLACES_PER_SLOT * n)"),
+    ),
 }

@@ -215,6 +215,18 @@ def slots_of_others(flow, connected, without=()):
     assert flow.run("HGET", flow.keys.flow_state, "*gpu") == b"40", "slots that cannot take it count as places"
 
 
+def tags_of_nobody(flow, connected, without=()):
+    """A message that nobody can run has no permit that its group could use otherwise."""
+    flow.run("HSET", flow.keys.consumers, "w1", '{"slots": 5}')
+    flow.chunk([flow.limited(g(most=1), window="*gpu")], ["1:gpu"])
+    (delivery,) = flow.read(lane="1:gpu")
+    flow.end(delivery)
+    on_duty(flow, connected, 1, without)
+    flow.chunk([flow.limited(g(most=1), window="*gpu")], ["1:gpu"])
+    ids, _ = flow.send(g(most=1))
+    assert flow.on_lane() == ids, "what nobody can run keeps others out"
+
+
 def wrong_number(flow, connected, without=()):
     """Somebody has set a number by hand, and all permits are said to be taken."""
     ids, _ = flow.send(c(most=3))
@@ -240,6 +252,7 @@ SERVICE = {
     "sweep_goes_round": (very_many, "is never looked at"),
     "window_by_slots": (many_slots, "stay empty"),
     "window_by_tags": (slots_of_others, "count as places"),
+    "window_for_nobody": (tags_of_nobody, "keeps others out"),
 }
 
 
