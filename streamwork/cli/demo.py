@@ -25,7 +25,7 @@ from streamwork.config import load, runtime_dir
 from streamwork.ids import random_id
 from streamwork.store.commands import plain
 from streamwork.store.filelock import wait_lock
-from streamwork.store.keys import QueueKeys, queues
+from streamwork.store.keys import QueueKeys, events, events_trimmed, queues
 from streamwork.store.place import Place
 from streamwork.store.server import join
 from streamwork.store.sync_driver import SyncDriver
@@ -188,3 +188,4 @@ def remove_keys(driver: SyncDriver, keys: QueueKeys) -> None:
         if cursor == b"0":
             break
     driver.run(plain("SREM", queues(keys.namespace), keys.queue))
+    driver.run(plain("DEL", events(keys.namespace), events_trimmed(keys.namespace)))

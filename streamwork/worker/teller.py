@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections import deque
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 # What is kept for a Redis that is away: the oldest go first.
 MOST_WAITING, AT_ONCE = 1_000, 100
+# Events do not hold up a worker's end where Redis hangs.
+_LAST_S = 1.0
 
 
 class Teller(Service):
@@ -70,6 +73,7 @@ class Teller(Service):
     async def last(self) -> None:
         """Send what waits, if Redis answers; there will be no other time."""
         try:
-            await self.tick()
-        except StoreError as error:
+            async with asyncio.timeout(_LAST_S):
+                await self.tick()
+        except (StoreError, TimeoutError) as error:
             logger.debug("last events are not told", extra={"events": len(self._waiting), "error": str(error)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
@@ -98,9 +98,11 @@ def test_delay_and_at_put_it_into_due_and_expires_goes_with_it(project, driver, 
     ((found, at_ms),) = state_of(driver, keys).due.items()
     assert found == task_id
     assert before_ms + 3_600_500 <= at_ms <= driver.server_ms() + 3_600_500
-    at = project.run("enqueue", "add", "2", "--at", "2199-12-01T10:00+01:00", "--expires", "864000").out.strip()
+    later = datetime.now(UTC).replace(microsecond=0) + timedelta(days=2)
+    zoned = later.astimezone(timezone(timedelta(hours=1))).isoformat()
+    at = project.run("enqueue", "add", "2", "--at", zoned, "--expires", "864000").out.strip()
     state = state_of(driver, keys)
-    assert state.due[at] == datetime(2199, 12, 1, 9, tzinfo=UTC).timestamp() * 1000
+    assert state.due[at] == later.timestamp() * 1000
     options = decode_message(state.due_body[at].split(b"\n", 2)[2]).options
     assert SYSTEM_CLOCK.now_ms() + 863_000_000 < options.expires_at_ms <= SYSTEM_CLOCK.now_ms() + 864_000_000
     past = project.run("enqueue", "add", "3", "--at", "2001-01-01T00:00Z", "--json")

@@ -158,7 +158,7 @@ def test_a_load_without_harm_breaks_nothing(played):
         ("flow_at_once", "over limit: three"),
         ("flow_one_of_a_key", "out of order: counted"),
         ("flow_starts_counted", "over limit: window"),
-        ("submit_keeps_limits", "still in the backlog"),
+        ("submit_keeps_limits", "out of order"),
     ],
 )
 def test_where_a_guard_is_off_in_what_sends_the_checker_sees_it(played, monkeypatch, guard, why):
