@@ -16,6 +16,7 @@ from streamwork.broker.resend import ainsist, insist
 from streamwork.broker.results import CLOSED, Results
 from streamwork.broker.steps import Steps, aask, ask
 from streamwork.broker.whereabouts import where_is
+from streamwork.broker.why import why
 from streamwork.errors import DecodeError, StoreError, StoreUnavailable
 from streamwork.handle import Handle
 from streamwork.model.flow import group_of
@@ -174,12 +175,15 @@ def why_late(keys: QueueKeys, handle: Handle[Any]) -> Steps[str]:
     if state in (State.WAITING, State.CANCELLING):
         missing = yield from unserved([(keys, handle.lane)])
         if state == State.CANCELLING:
-            why = f"; {missing[0].text}: start one with {missing[0].remedy}" if missing else ""
-            return f"it is cancelled, and a worker has yet to drop it, or to end its run{why}"
+            rest = f"; {missing[0].text}: start one with {missing[0].remedy}" if missing else ""
+            return f"it is cancelled, and a worker has yet to drop it, or to end its run{rest}"
         unserved_text = f"{missing[0].text}: start one with {missing[0].remedy}" if missing else ""
         stops = yield from _pauses_before(keys, handle.id)
         if stops:
             return "it waits: " + "; ".join([*stops, unserved_text] if missing else stops)
+        (in_line,) = yield [plain("HEXISTS", keys.parked_body, handle.id)]
+        if in_line:
+            return "; ".join(reason.text for reason in (yield from why([keys], handle.id)))
         return f"it waits, and {unserved_text}" if missing else "it waits for a free slot"
     if state == State.SCHEDULED:
         return (yield from _why_scheduled(keys, handle.id))

@@ -153,6 +153,8 @@ def test_what_waits_for_a_limit_says_for_which_and_has_the_state_of_what_waits(s
     assert reason.text.startswith("it waits for its concurrency= one, with 2 others: as many as may run at once do")
     assert waiting[1].state() == app.handle(waiting[1].id).state() == "waiting"
     assert not waiting[0].wait(timeout=5)  # a wait asks every two seconds whether anything is kept of it
+    with pytest.raises(ResultTimeout, match="it waits for its concurrency= one, with 2 others"):
+        waiting[1].result(timeout=0.1)
     (stats,) = ask(driver, overview(app.name, ["default"])).queues
     assert (stats.waiting, stats.parked, stats.running) == (3, 3, 1)
     assert waiting[2].cancel() == "cancelled"
