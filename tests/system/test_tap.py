@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import signal
 import threading
+from typing import ClassVar
 
 import pytest
 
@@ -34,19 +37,39 @@ def redis_url(server):
     return server.url
 
 
+@pytest.fixture(autouse=True)
+def _no_reader_is_left():
+    """A thread that goes on would draw random numbers for its patience, and disturb hypothesis in later tests."""
+    yield
+    for thread in Heard.threads:
+        if thread.is_alive():
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Ended))
+            thread.join(20)
+            assert not thread.is_alive()
+    Heard.threads.clear()
+
+
+class Ended(BaseException):
+    """What ends a reader between two steps."""
+
+
 class Heard:
     """A tap that is read on a thread."""
+
+    threads: ClassVar = []
 
     def __init__(self, app, limit, **options):
         self.found = []
         heard = app.tap(limit=limit, **options)
         self._one_by_one = heard
         self._thread = threading.Thread(target=self._run, daemon=True)
+        self.threads.append(self._thread)
         self._thread.start()
 
     def _run(self):
-        for one in self._one_by_one:
-            self.found.append(one)
+        with contextlib.suppress(Ended):
+            for one in self._one_by_one:
+                self.found.append(one)
 
     @property
     def numbers(self):
