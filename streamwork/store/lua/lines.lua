@@ -7,8 +7,8 @@
 -- Cost  O(log members) for each that comes, waits or goes on; the first ones of a line are read together.
 -- Bodies are: line, order there, lane, attempt record, message, a line of text each. The order is a level, the turn, the number
 -- of the arrival and the message's own level. Groups that wait in one line take turns there by virtual time (start-time fair
--- queueing): one comes in at the turn of who is first, or 1 / weight behind the last one of its group. So nobody waits for
--- more than one turn of each other group, however long theirs are.
+-- queueing): one comes in at the turn of who is first, or 1 / weight behind the last one of its group. So the
+-- first of a group waits for about one turn of each other group, however long theirs are.
 -- What flow.flush_lines writes: into lines and out of them, places of those that went on, how many went to which lane; and the
 -- lines that this concerns.
 local joined, bodies, left, left_bodies, moves, adds, touched = {}, {}, {}, {}, {}, {}, {}
